@@ -1,0 +1,1 @@
+"""Logs, request ids and metric buckets, the same in every service."""

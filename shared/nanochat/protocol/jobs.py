@@ -1,0 +1,259 @@
+"""A job as REST, CLI and recipes see it: its kinds, the config of each kind, the states it goes through.
+
+Config keys are the seed's flags with underscores. A null means "worked out from the rest" (the model's depth, the
+horizon, the hardware), and the recipe logs what it worked out.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from nanochat.errors import InvalidConfig
+from nanochat.protocol import Strict
+
+JobKind = Literal["tokenizer", "pretrain", "sft", "rl", "evaluate", "pipeline", "dataset", "report"]
+JobStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+FINAL_STATUSES: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
+
+# A name is a folder's name too: no separators, no leading dot.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+# A name, a job's id, a checkpoint's id (run/stage/step_000500) or an absolute path; resolved by jobs/references.py.
+Reference = Annotated[str, Field(min_length=1, max_length=4096)]
+Positive = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Ratio = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class TokenizerConfig(Strict):
+    """Train a byte-level BPE. vocab_size includes the nine special tokens."""
+
+    dataset: Reference = "climbmix"
+    vocab_size: int = Field(default=32768, ge=265, le=1_000_000)
+    max_chars: Positive = 2_000_000_000
+    doc_cap: Positive = Field(default=10_000, description="Characters taken of one document at most.")
+
+
+class OptimizerConfig(Strict):
+    """Base learning rates, before the width factor. Null: model.md section 2 (pretrain), or the base run's (sft)."""
+
+    embedding_lr: Rate | None = None
+    unembedding_lr: Rate | None = None
+    matrix_lr: Rate | None = None
+    scalar_lr: Rate | None = None
+    weight_decay: Rate | None = None
+
+
+class TrainingConfig(OptimizerConfig):
+    """What pretrain and sft share."""
+
+    run: Name | None = Field(default=None, description="Folder under checkpoints/; null: the job's name.")
+    max_seq_len: Annotated[int, Field(ge=16, le=1_048_576)] | None = None
+    device_batch_size: Positive | None = None
+    total_batch_size: Positive | None = Field(default=None, description="Tokens a step.")
+    num_iterations: Positive | None = None
+    lr_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        default=1.0, description="Multiplies every AdamW learning rate."
+    )
+    batch_lr_factor: bool | None = Field(
+        default=None, description="Scale rates by sqrt(batch / B_ref); null: the stage's."
+    )
+    final_lr_frac: Ratio | None = None
+    precision: Literal["auto", "fp32", "bf16", "fp16", "fp8"] = "auto"
+    compile: bool | None = Field(default=None, description="torch.compile; null: where a C++ compiler exists.")
+    seed: Seed = 42
+    eval_every: int = Field(default=250, ge=0, description="Steps between evaluations; 0: at the end only.")
+    eval_tokens: Positive = 20 * 524_288
+    save_every: int = Field(default=0, ge=0, description="Steps between checkpoints; 0: at the end only.")
+    resume: bool = Field(default=False, description="Go on from the newest complete checkpoint of this run and stage.")
+
+
+class PretrainConfig(TrainingConfig):
+    dataset: Reference = "climbmix"
+    tokenizer: Reference = "default"
+    depth: int = Field(default=12, ge=1, le=256)
+    aspect_ratio: int = Field(default=64, ge=1, le=1024)
+    head_dim: int = Field(default=128, ge=2, le=1024)
+    window_pattern: str = Field(default="SSSL", pattern=r"^[SL]{1,256}$")
+    target_flops: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    target_param_data_ratio: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 12.0
+    warmup_steps: int = Field(default=40, ge=0)
+    warmdown_ratio: Ratio = 0.65
+    core_metric_every: int = Field(default=0, ge=0)
+    sample_every: int = Field(default=0, ge=0)
+
+
+class MixtureItem(Strict):
+    """One source of conversations: a task by name, or a JSONL file (or folder of them) by path.
+
+    `epochs` lists it that many times; `stop` takes its first examples only.
+    """
+
+    task: str | None = None
+    file: Reference | None = None
+    epochs: Annotated[int, Field(ge=1, le=1000)] = 1
+    stop: Positive | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "MixtureItem":
+        if (self.task is None) == (self.file is None):
+            raise ValueError("give exactly one of task and file")
+        return self
+
+
+class SftConfig(TrainingConfig):
+    checkpoint: Reference
+    mixture: list[MixtureItem] = Field(min_length=1, max_length=1000)
+
+
+class RlConfig(OptimizerConfig):
+    run: Name | None = None
+    checkpoint: Reference
+    task: str
+    examples_per_step: Positive = 16
+    num_samples: Positive = 16
+    max_new_tokens: Positive = 256
+    temperature: Annotated[float, Field(gt=0, le=2)] = 1.0
+    top_k: int = Field(default=50, ge=0, le=200)
+    num_iterations: Positive | None = None
+    seed: Seed = 42
+    save_every: int = Field(default=60, ge=0)
+    resume: bool = False
+
+
+class EvaluateConfig(Strict):
+    """`dataset` is for bpb (null: the one the checkpoint was trained on); `tasks` are for chat and core."""
+
+    checkpoint: Reference
+    evals: list[Literal["bpb", "core", "sample", "chat"]] = Field(default=["bpb", "sample", "chat"], min_length=1)
+    dataset: Reference | None = None
+    tasks: list[str] | None = None
+    max_per_task: Positive | None = None
+    eval_tokens: Positive = 20 * 524_288
+    device_batch_size: Positive | None = None
+    seed: Seed = 42
+
+
+class DatasetConfig(Strict):
+    name: Name
+    num_shards: Positive | None = None
+
+
+class ReportConfig(Strict):
+    run: Name
+
+
+class PipelineConfig(Strict):
+    """Stages of a named profile, in order. `overrides` maps a stage's kind to config keys that replace the profile's."""
+
+    profile: Name
+    overrides: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+
+JobConfig = (
+    TokenizerConfig
+    | PretrainConfig
+    | SftConfig
+    | RlConfig
+    | EvaluateConfig
+    | DatasetConfig
+    | ReportConfig
+    | PipelineConfig
+)
+CONFIG_BY_KIND: dict[str, type[Strict]] = {
+    "tokenizer": TokenizerConfig,
+    "pretrain": PretrainConfig,
+    "sft": SftConfig,
+    "rl": RlConfig,
+    "evaluate": EvaluateConfig,
+    "dataset": DatasetConfig,
+    "report": ReportConfig,
+    "pipeline": PipelineConfig,
+}
+
+
+def parse_config(kind: str, values: dict[str, Any]) -> Strict:
+    """Check a config against its kind. Raises InvalidConfig that names the first bad key as `config.<key>`."""
+    try:
+        return CONFIG_BY_KIND[kind].model_validate(values)
+    except ValidationError as exc:
+        raise invalid_config(exc, prefix="config") from exc
+
+
+def invalid_config(error: ValidationError, prefix: str = "") -> InvalidConfig:
+    """The first complaint of pydantic as one sentence: which field, what was found, what is expected."""
+    first = error.errors(include_url=False)[0]
+    path = ".".join(str(part) for part in ((prefix, *first["loc"]) if prefix else first["loc"]))
+    if first["type"] == "extra_forbidden":
+        return InvalidConfig(f"{path} is not a known key; remove it or correct its name.", param=path)
+    if first["type"] == "missing":
+        return InvalidConfig(f"{path} is required; add it.", param=path)
+    found = repr(first["input"])
+    found = found if len(found) <= 80 else found[:77] + "..."
+    return InvalidConfig(f"{path} is {found}: {first['msg']}.", param=path)
+
+
+class JobSpec(Strict):
+    """The body of POST /v1/jobs."""
+
+    kind: JobKind
+    name: Name | None = None
+    config: dict[str, Any] = Field(default_factory=dict)
+    num_processes: Annotated[int, Field(ge=1, le=1024)] = 1
+    priority: Annotated[int, Field(ge=0, le=9)] = 0
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
+    deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+
+
+class JobProgress(Strict):
+    step: int = 0
+    num_steps: int = 0
+    ratio: float = 0.0
+    tokens: int = 0
+    tokens_per_second: float = 0.0
+    eta_s: float | None = None
+
+
+class JobError(Strict):
+    """`code` is an error's code (nanochat.errors) or worker_lost, exit_code, deadline_exceeded, out_of_memory."""
+
+    code: str
+    message: str
+    log_tail: list[str] = Field(default_factory=list)
+
+
+class Job(Strict):
+    """A job as it is shown. Times are Unix seconds."""
+
+    id: str
+    object: Literal["job"] = "job"
+    kind: JobKind
+    name: str
+    status: JobStatus
+    created_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+    attempt: int = 0
+    max_attempts: int = 3
+    num_processes: int = 1
+    priority: int = 0
+    deadline_s: float | None = None
+    progress: JobProgress = Field(default_factory=JobProgress)
+    metrics: dict[str, float] = Field(default_factory=dict)
+    checkpoint: str | None = None
+    output: str | None = None
+    error: JobError | None = None
+    parent_id: str | None = None
+    stages: list[str] = Field(default_factory=list, description="A pipeline's job ids, in order.")
+    config: dict[str, Any] = Field(default_factory=dict)
+
+
+class RunSpec(Strict):
+    """jobs/<id>/spec.json: what the worker hands to `python -m nanochat.recipes`. References are resolved to paths."""
+
+    job_id: str
+    kind: JobKind
+    name: str
+    config: dict[str, Any]
+    home: str
+    attempt: int = 1

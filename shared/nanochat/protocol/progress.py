@@ -1,0 +1,67 @@
+"""The lines of jobs/<id>/progress.jsonl: what a recipe tells the worker, append-only, one JSON object a line.
+
+A recipe writes the file and knows nothing of Redis or the database, so it runs by hand as well.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from nanochat.protocol import Strict
+
+
+class Progress(Strict):
+    """How far the job is. `step` counts from 0 to `num_steps`; `tokens` are those processed so far."""
+
+    type: Literal["progress"] = "progress"
+    time: float
+    step: int
+    num_steps: int
+    tokens: int = 0
+    tokens_per_second: float = 0.0
+    eta_s: float | None = None
+
+    @property
+    def ratio(self) -> float:
+        return min(1.0, self.step / self.num_steps) if self.num_steps else 0.0
+
+
+class Metric(Strict):
+    """Values measured at a step: train_loss, val_bpb, core_metric, spelling_accuracy, ..."""
+
+    type: Literal["metric"] = "metric"
+    time: float
+    step: int
+    values: dict[str, float]
+
+
+class CheckpointWritten(Strict):
+    """A complete checkpoint: its id is its path under $NANOCHAT_HOME/checkpoints, as run/stage/step_000500."""
+
+    type: Literal["checkpoint"] = "checkpoint"
+    time: float
+    step: int
+    checkpoint: str
+
+
+class Failure(Strict):
+    """The recipe's own word for why it ends: the error's code and message."""
+
+    type: Literal["failure"] = "failure"
+    time: float
+    code: str
+    message: str
+
+
+class Result(Strict):
+    """The last line of a job that succeeded. `output` is what other jobs get when they name this one:
+    a tokenizer's name, a checkpoint's id, a dataset's name; null where the job makes none (evaluate)."""
+
+    type: Literal["result"] = "result"
+    time: float
+    output: str | None
+    values: dict[str, float] = Field(default_factory=dict)
+
+
+ProgressLine = Annotated[Progress | Metric | CheckpointWritten | Failure | Result, Field(discriminator="type")]
+progress_line: TypeAdapter[Progress | Metric | CheckpointWritten | Failure | Result] = TypeAdapter(ProgressLine)
