@@ -1,0 +1,150 @@
+"""An engine for SQLite or PostgreSQL: its transactions and its schema. What is in the tables is the stores' business.
+
+The trainer upgrades the schema at its start, one process at a time; every other service waits for it.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.orm import Session
+
+from nanochat.errors import InvalidConfig, Unavailable
+from nanochat.jobs.tables import SCHEMA_REVISION
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+# Any fixed number: it names the upgrade among PostgreSQL's advisory locks.
+UPGRADE_LOCK = 7_310_001
+
+
+class Database:
+    """Transactions on one database. Safe to share between threads; open one in each process."""
+
+    def __init__(self, url: str, *, busy_timeout_s: float = 30.0) -> None:
+        """`busy_timeout_s` is how long a writer waits for another one on SQLite. Connects on first use."""
+        self.engine = _create_engine(url, busy_timeout_s)
+        self.is_sqlite = self.engine.dialect.name == "sqlite"
+        self._writer = self.engine.execution_options(begin_immediate=True)
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A snapshot to read from. Raises Unavailable when the database does not answer."""
+        with _mapped_errors(), Session(self.engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """One transaction: everything in it happens, or nothing.
+
+        On SQLite it takes the write lock at once: a reader that turns writer half-way would fail without waiting.
+        """
+        with _mapped_errors(), Session(self._writer, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def upgrade(self) -> None:
+        """Bring the schema to SCHEMA_REVISION, making the SQLite file's folder. Safe to call from several processes."""
+        from alembic import command  # slow to import, and needed by the trainer alone
+        from alembic.config import Config
+
+        if self.is_sqlite and self.engine.url.database:
+            Path(self.engine.url.database).parent.mkdir(parents=True, exist_ok=True)
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+        with _mapped_errors(), self._writer.connect() as connection, connection.begin():
+            if not self.is_sqlite:  # BEGIN IMMEDIATE already keeps others out
+                connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": UPGRADE_LOCK})
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    def revision(self) -> str | None:
+        """The schema's revision, or None for an empty database. Raises Unavailable when there is no database yet."""
+        database = self.engine.url.database
+        if self.is_sqlite and database and not Path(database).exists():
+            raise Unavailable(f"there is no database at {database} yet; start the trainer, which makes it.")
+        with _mapped_errors(), self.engine.connect() as connection:
+            return _revision(connection)
+
+    def require_schema(self) -> None:
+        """Raises Unavailable unless the schema is the one this version was written for."""
+        found = self.revision()
+        if found is None:
+            raise Unavailable("the database has no tables yet; start the trainer, which makes them.")
+        if found != SCHEMA_REVISION:
+            raise Unavailable(
+                f"the database has schema {found}, this version needs {SCHEMA_REVISION}; "
+                "start the trainer of the same version, which upgrades it."
+            )
+
+    def wait_for_schema(self, timeout_s: float = 60.0) -> None:
+        """Poll until the trainer has made the schema. Raises Unavailable, saying what is missing, after `timeout_s`."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                self.require_schema()
+                return
+            except Unavailable as exc:
+                if time.monotonic() >= deadline:
+                    raise Unavailable(f"waited {timeout_s:g} s for the database: {exc.message}") from exc
+            time.sleep(0.2)
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
+
+
+def _create_engine(url: str, busy_timeout_s: float) -> Engine:
+    try:
+        parsed = make_url(url)
+        if parsed.drivername in ("postgres", "postgresql"):  # the usual spellings; psycopg 3 is the driver we ship
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        if parsed.get_backend_name() == "sqlite":
+            return _sqlite_engine(parsed.render_as_string(hide_password=False), busy_timeout_s)
+        return create_engine(parsed, pool_pre_ping=True, connect_args={"connect_timeout": 5})
+    except (ArgumentError, NoSuchModuleError) as exc:
+        raise InvalidConfig(
+            f"NANOCHAT_DATABASE_URL cannot be used ({exc}); give sqlite:////absolute/path.db or "
+            "postgresql://user:password@host/database."
+        ) from exc
+
+
+def _sqlite_engine(url: str, busy_timeout_s: float) -> Engine:
+    engine = create_engine(url, connect_args={"timeout": busy_timeout_s, "check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def _configure(dbapi_connection: Any, _record: Any) -> None:
+        dbapi_connection.isolation_level = None  # the driver starts no transaction of its own; _begin does
+        cursor = dbapi_connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout = {int(busy_timeout_s * 1000)}")
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        immediate = connection.get_execution_options().get("begin_immediate", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+    return engine
+
+
+@contextmanager
+def _mapped_errors() -> Iterator[None]:
+    """The database that does not answer, as one of our errors. Constraint errors stay what they are: our mistake."""
+    try:
+        yield
+    except DBAPIError as exc:
+        if exc.connection_invalidated or type(exc).__name__ == "OperationalError":
+            raise Unavailable(
+                f"the database does not answer: {str(exc.orig).strip()}. Try again shortly.", retry_after_s=2
+            ) from exc
+        raise

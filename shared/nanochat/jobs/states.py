@@ -1,0 +1,45 @@
+"""Which status may follow which. Pure: no clock, no database.
+
+    queued ──> running ──> succeeded
+      │  ^        │ │
+      │  └────────┘ ├────> failed ─────┐ retry
+      └─────────────┴────> cancelled ──┴──> queued
+
+running -> queued is a worker that stopped or was lost; queued -> failed is a stage whose predecessor failed.
+"""
+
+from nanochat.errors import Conflict
+from nanochat.protocol.jobs import FINAL_STATUSES, JobStatus
+
+TRANSITIONS: dict[JobStatus, frozenset[JobStatus]] = {
+    "queued": frozenset({"running", "failed", "cancelled"}),
+    "running": frozenset({"queued", "succeeded", "failed", "cancelled"}),
+    "succeeded": frozenset(),
+    "failed": frozenset({"queued"}),
+    "cancelled": frozenset({"queued"}),
+}
+
+
+def may_follow(current: JobStatus, target: JobStatus) -> bool:
+    return target in TRANSITIONS[current]
+
+
+def is_final(status: JobStatus) -> bool:
+    return status in FINAL_STATUSES
+
+
+def check_cancel(job_id: str, status: JobStatus) -> None:
+    """Raises Conflict for a job that has already ended otherwise. Cancelling twice is no mistake."""
+    if status in ("succeeded", "failed"):
+        raise Conflict(f"job {job_id} has already {status}; only a queued or running job can be cancelled.")
+
+
+def check_retry(job_id: str, status: JobStatus) -> None:
+    """Raises Conflict unless the job has failed or was cancelled."""
+    if status not in ("failed", "cancelled"):
+        raise Conflict(f"job {job_id} is {status}; only a failed or cancelled job can be retried.")
+
+
+def requeues_after_loss(failures: int, max_attempts: int) -> bool:
+    """Whether a job whose worker was lost goes back to the queue. `failures` includes this one."""
+    return failures < max_attempts
