@@ -1,0 +1,6 @@
+"""From text to token ids and back, and from conversations to rows that the model learns.
+
+special.py    the nine special tokens
+bpe.py        the byte-level BPE: training, encoding, its file
+chat.py       a conversation as token ids
+"""
