@@ -1,0 +1,5 @@
+"""Checkpoints under $NANOCHAT_HOME/checkpoints/<run>/<stage>/step_000500/.
+
+manifest.py   which ones are complete, found and verified (torch-free)
+store.py      saving, loading and pruning them
+"""
