@@ -101,18 +101,21 @@ def verify(folder: Path) -> dict[str, Any]:
 def read_info(folder: Path) -> CheckpointInfo:
     """What the small files of a checkpoint say, sizes of files compared but not their digests.
 
-    Raises CheckpointCorrupt.
+    A folder that was copied to another run goes by its new place. Raises CheckpointCorrupt.
     """
     values = read(folder)
     for name, expected in values["files"].items():
         path = folder / name
         if not path.is_file() or path.stat().st_size != expected["size_bytes"]:
             raise _corrupt(path, "is missing or has another size than the manifest says")
+    match = _ID.fullmatch("/".join(folder.parts[-3:]))
+    place = match.groupdict() if match else {}
+    run, stage, step = (place.get(key) or values[key] for key in ("run", "stage", "step"))
     return CheckpointInfo(
-        id=checkpoint_id(values["run"], values["stage"], values["step"]),
-        run=values["run"],
-        stage=values["stage"],
-        step=values["step"],
+        id=checkpoint_id(run, stage, int(step)),
+        run=run,
+        stage=stage,
+        step=int(step),
         created=values["created"],
         size_bytes=sum(file["size_bytes"] for file in values["files"].values()),
         config=read_config(folder),

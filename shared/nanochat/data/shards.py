@@ -1,0 +1,101 @@
+"""The documents of a dataset: shards of parquet with a string column `text`, the last shard for validation.
+
+Knows nothing of tokens (sources.py) or of where datasets lie (registry.py). Torch-free.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nanochat.data.registry import list_shards
+from nanochat.errors import DataError
+
+Split = Literal["train", "val"]
+TEXT_COLUMN = "text"
+
+
+class Shards:
+    """Reads a dataset's folder. Keeps one shard open at a time; one thread's own. Close it, or use it in `with`."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises DataError naming the folder or the shard when the dataset cannot be used."""
+        self.folder = folder
+        *train, val = list_shards(folder)
+        self._paths: dict[Split, tuple[Path, ...]] = {"train": tuple(train), "val": (val,)}
+        self._open: tuple[Path, pq.ParquetFile] | None = None
+
+    def paths(self, split: Split) -> tuple[Path, ...]:
+        return self._paths[split]
+
+    def num_row_groups(self, split: Split, shard: int) -> int:
+        """Row groups of the split's `shard`-th file. Raises DataError when it is corrupt or has no `text`."""
+        return int(self._file(self._paths[split][shard]).num_row_groups)
+
+    def read_row_group(self, split: Split, shard: int, row_group: int) -> list[str]:
+        """The texts of one row group, in order, empty and null ones included as "". Raises DataError."""
+        path = self._paths[split][shard]
+        try:
+            column = self._file(path).read_row_group(row_group, columns=[TEXT_COLUMN]).column(0)
+            return [text or "" for text in column.to_pylist()]
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as exc:
+            raise _corrupt(path, exc) from exc
+
+    def documents(self, split: Split) -> Iterator[str]:
+        """Every document that is not empty, once, in order."""
+        for shard in range(len(self._paths[split])):
+            for row_group in range(self.num_row_groups(split, shard)):
+                yield from filter(None, self.read_row_group(split, shard, row_group))
+
+    def fingerprint(self, split: Split) -> str:
+        """Differs when a shard was added, removed, renamed or has another size: positions would mean other text."""
+        names = [f"{path.name}:{path.stat().st_size}" for path in self._paths[split]]
+        return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+
+    def close(self) -> None:
+        if self._open is not None:
+            self._open[1].close()
+            self._open = None
+
+    def __enter__(self) -> "Shards":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _file(self, path: Path) -> pq.ParquetFile:
+        if self._open is None or self._open[0] != path:
+            self.close()
+            self._open = (path, _open_shard(path))
+        return self._open[1]
+
+
+def _open_shard(path: Path) -> pq.ParquetFile:
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as exc:
+        raise _corrupt(path, exc) from exc
+    schema = file.schema_arrow
+    index = schema.get_field_index(TEXT_COLUMN)
+    kind = schema.field(index).type if index >= 0 else None
+    if kind is not None and (
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    ):
+        return file
+    file.close()
+    if kind is None:
+        raise DataError(
+            f"shard {path} has no column {TEXT_COLUMN!r}, only {', '.join(schema.names) or 'none'}; rename the one "
+            f"with the documents to {TEXT_COLUMN!r}.",
+            param="dataset",
+        )
+    raise DataError(
+        f"column {TEXT_COLUMN!r} of shard {path} holds {kind}; it must hold strings, a document each.", param="dataset"
+    )
+
+
+def _corrupt(path: Path, exc: Exception) -> DataError:
+    return DataError(f"shard {path} cannot be read as parquet: {exc}. Fetch or copy it again.", param="dataset")
