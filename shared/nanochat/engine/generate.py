@@ -1,0 +1,135 @@
+"""The offline loop: prompts in, completions out, for evaluations, reinforcement learning and the terminal.
+
+Slots are refilled as rows finish, so prompts of any length run side by side. The service that answers many clients has
+its own loop over the same step.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from nanochat.engine.params import SamplingParams
+from nanochat.engine.sequence import FinishReason, Sequence
+from nanochat.engine.step import Row, run_step
+from nanochat.errors import InvalidRequest
+from nanochat.model.gpt import GPT
+from nanochat.model.kv_cache import KVCache
+from nanochat.protocol.generate import Delta, Finished, ToolCall
+from nanochat.tokenizer.bpe import Tokenizer
+
+
+class Evaluates(Protocol):
+    """The calculator, as far as the engine knows it: an expression's value as text, or None. Never raises."""
+
+    def evaluate(self, expression: str) -> str | None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion:
+    """One choice. token_ids are the generated ones; is_sampled is False beside those that a tool forced."""
+
+    text: str
+    token_ids: list[int]
+    is_sampled: list[bool]
+    finish_reason: FinishReason
+    tool_calls: list[ToolCall] = field(default_factory=list)
+
+
+class Engine:
+    """A model, its tokenizer and a cache of num_slots rows. Without a calculator, every call has an empty result.
+
+    max_len bounds prompt and answer together; the model's context where it is None. One thread at a time.
+    """
+
+    def __init__(
+        self,
+        model: GPT,
+        tokenizer: Tokenizer,
+        calculator: Evaluates | None = None,
+        *,
+        num_slots: int = 16,
+        max_len: int | None = None,
+    ) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._calculator = calculator
+        length = min(max_len or model.config.sequence_len, model.config.sequence_len)
+        self._cache = KVCache(model.config, num_slots, length, model.device, model.compute_dtype)
+
+    def generate(
+        self, prompts: Seq[Seq[int]], params: SamplingParams | Seq[SamplingParams] | None = None
+    ) -> list[list[Completion]]:
+        """params.n completions for each prompt (token ids, BOS first), in order; params for all prompts, or one each.
+
+        A prompt is computed once for all of its choices that begin together. Raises ContextTooLong before any runs.
+        """
+        choices = [self._choices(prompt, p) for prompt, p in zip(prompts, _each(params, len(prompts)), strict=True)]
+        waiting = deque(sequence for group in choices for sequence in group)
+        running: list[Row] = []
+        free = set(range(self._cache.num_slots))
+        while waiting or running:
+            running += self._admit(waiting, free)
+            run_step(self._model, self._cache, running)
+            for row in running:
+                self._answer(row.sequence)
+                if row.sequence.is_finished:
+                    free.add(row.slot)
+            running = [row for row in running if not row.sequence.is_finished]
+        return [[_completion(sequence) for sequence in group] for group in choices]
+
+    def stream(self, prompt: Seq[int], params: SamplingParams | None = None) -> Iterator[Delta | ToolCall | Finished]:
+        """One choice, told as it comes; ends with Finished. Leave off at any time."""
+        params = params or SamplingParams()
+        if params.n != 1:
+            raise InvalidRequest(f"n is {params.n}; a stream has one choice.", param="n")
+        (sequence,) = self._choices(prompt, params)
+        row = Row(sequence, slot=0)
+        self._cache.reset(row.slot)
+        while not sequence.is_finished:
+            run_step(self._model, self._cache, [row])
+            yield from sequence.take_events()
+            self._answer(sequence)
+            yield from sequence.take_events()
+        assert sequence.finish_reason is not None
+        yield Finished(finish_reason=sequence.finish_reason, completion_tokens=sequence.num_sampled)
+
+    def _choices(self, prompt: Seq[int], params: SamplingParams) -> list[Sequence]:
+        return [
+            Sequence(prompt, params, self._tokenizer, self._cache.max_len, index=index) for index in range(params.n)
+        ]
+
+    def _admit(self, waiting: deque[Sequence], free: set[int]) -> list[Row]:
+        """Fill free slots in order. Choices of one prompt that begin in the same step share its prefill."""
+        rows: list[Row] = []
+        while waiting and free:
+            slot = min(free)
+            free.remove(slot)
+            self._cache.reset(slot)
+            row = Row(waiting.popleft(), slot)
+            if rows and row.sequence.index > 0:  # the choice before it is in the row before it
+                row.fork_of = rows[-1].fork_of or rows[-1]
+            rows.append(row)
+        return rows
+
+    def _answer(self, sequence: Sequence) -> None:
+        if sequence.expression is not None:
+            sequence.answer(self._calculator.evaluate(sequence.expression) if self._calculator else None)
+
+
+def _each(params: SamplingParams | Seq[SamplingParams] | None, num_prompts: int) -> Seq[SamplingParams]:
+    if params is None or isinstance(params, SamplingParams):
+        return [params or SamplingParams()] * num_prompts
+    return params
+
+
+def _completion(sequence: Sequence) -> Completion:
+    assert sequence.finish_reason is not None
+    return Completion(
+        text=sequence.text,
+        token_ids=sequence.generated_ids,
+        is_sampled=sequence.is_sampled,
+        finish_reason=sequence.finish_reason,
+        tool_calls=sequence.tool_calls,
+    )
