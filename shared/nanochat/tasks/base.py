@@ -1,0 +1,98 @@
+"""What a task is: a sequence of conversations, some with an answer that can be checked.
+
+A task knows nothing of tokens or models; recipes render its conversations and evals/chat.py scores answers with it.
+"""
+
+import copy
+import random
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, Self, overload
+
+from nanochat.protocol.generate import Message
+
+Split = Literal["train", "held_out"]
+
+# "-" is a number's sign only where nothing that it could be subtracted from stands before it.
+_NUMBER = re.compile(r"(?:(?<![\w)])-)?\d[\d,]*(?:\.\d+)?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversation:
+    """Messages, user and assistant in turn, ending with the assistant's.
+
+    `answer` is what the last one must come to, where that can be checked. `context_only` holds the indices of
+    assistant messages that stand there to be read and must not be learned (rendered, mask 0).
+    """
+
+    messages: list[Message]
+    answer: str | None = None
+    context_only: frozenset[int] = frozenset()
+
+
+class Task(ABC):
+    """An indexable set of conversations of one split. Slices are views: no example is made or copied by slicing."""
+
+    split: Split
+    is_checkable: bool = False
+
+    def __init__(self, split: Split, num_examples: int) -> None:
+        self.split = split
+        self._indices = range(num_examples)
+
+    @abstractmethod
+    def example(self, index: int) -> Conversation:
+        """The conversation at an index of the whole, unsliced task. The same one at every call."""
+
+    def reward(self, conversation: Conversation, text: str) -> float:
+        """1.0 if `text`, an assistant's whole content, comes to the conversation's answer; else 0.0."""
+        return float(conversation.answer is not None and text.strip() == conversation.answer)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, index: int) -> Conversation: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+
+    def __getitem__(self, index: int | slice) -> Conversation | Self:
+        if isinstance(index, slice):
+            view = copy.copy(self)
+            view._indices = self._indices[index]
+            return view
+        return self.example(self._indices[index])
+
+    def __iter__(self) -> Iterator[Conversation]:
+        return (self.example(index) for index in self._indices)
+
+
+class GeneratedTask(Task):
+    """A task whose examples are drawn, each from its own generator: a function of (task, split, seed, index)."""
+
+    # Enough that a training run hardly meets an example twice; held-out ones are cheap to make and dear to answer.
+    default_size: dict[Split, int] = {"train": 100_000, "held_out": 1_000}  # noqa: RUF012
+
+    def __init__(self, split: Split, *, size: int | None = None, seed: int = 42) -> None:
+        super().__init__(split, self.default_size[split] if size is None else size)
+        self.seed = seed
+
+    def example(self, index: int) -> Conversation:
+        return self.draw(random.Random(f"{type(self).__name__}/{self.split}/{self.seed}/{index}"))
+
+    @abstractmethod
+    def draw(self, rng: random.Random) -> Conversation:
+        """One conversation of this task's split."""
+
+
+def last_number(text: str) -> str | None:
+    """The last number in a text, without commas and without ".0"; None where there is none."""
+    found = _NUMBER.findall(text)
+    if not found:
+        return None
+    number = str(found[-1]).replace(",", "")
+    whole, _, fraction = number.partition(".")
+    return whole if not fraction.strip("0") else number

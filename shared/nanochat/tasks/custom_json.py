@@ -1,0 +1,92 @@
+"""Conversations from a JSONL file, or a folder of them, one a line: a list of messages or {"messages": [...]}.
+
+Every line is checked when the task is made, so that a bad one stops a job before it trains, by file and line.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from nanochat.errors import DataError
+from nanochat.protocol.generate import Message
+from nanochat.tasks.base import Conversation, Task
+
+_MESSAGES: TypeAdapter[list[Message]] = TypeAdapter(list[Message])
+
+
+class CustomJSON(Task):
+    """All conversations of a path, in order of file name and line. Held in memory. Blank lines are passed over.
+
+    Raises DataError naming file and line for what is no conversation, and for a path without any.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._conversations = [conversation for file in _files(path) for conversation in _read(file)]
+        if not self._conversations:
+            raise DataError(f"{path} holds no conversation; put one on each line, as a JSON list of messages.")
+        super().__init__("train", len(self._conversations))
+
+    def example(self, index: int) -> Conversation:
+        return self._conversations[index]
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix == ".jsonl" and file.is_file())
+        if not files:
+            raise DataError(f"{path} holds no .jsonl file; put the conversations there, one a line.")
+        return files
+    if not path.is_file():
+        raise DataError(f"{path} is no file or folder; give the path of a JSONL file of conversations.")
+    return [path]
+
+
+def _read(file: Path) -> list[Conversation]:
+    conversations = []
+    try:
+        with file.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    conversations.append(_parse(line, f"{file}, line {number}"))
+    except OSError as exc:
+        raise DataError(f"{file} cannot be read: {exc.strerror}. Check the path and its permissions.") from exc
+    return conversations
+
+
+def _parse(line: bytes, place: str) -> Conversation:
+    try:
+        value: Any = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as exc:
+        raise DataError(f"{place}: byte {exc.start} is not UTF-8; save the file as UTF-8.") from exc
+    except (ValueError, RecursionError) as exc:
+        raise DataError(f"{place} is not JSON ({exc}); give one conversation a line.") from exc
+    if isinstance(value, dict):
+        if "messages" not in value:
+            raise DataError(f'{place} is an object without "messages"; name the list of messages so.')
+        value = value["messages"]
+    try:
+        messages = _MESSAGES.validate_python(value, strict=True)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the line"
+        raise DataError(f"{place}: {where}: {first['msg']}. A message has role and content.") from exc
+    _check_turns(messages, place)
+    return Conversation(messages=messages)
+
+
+def _check_turns(messages: list[Message], place: str) -> None:
+    """A system message or none, then user and assistant in turn, the user first; at least one answer."""
+    turns = messages[1:] if messages and messages[0].role == "system" else messages
+    for index, message in enumerate(turns):
+        expected = "assistant" if index % 2 else "user"
+        if message.role != expected:
+            raise DataError(
+                f"{place}: message {index + 1 + len(messages) - len(turns)} is the {message.role}'s where the "
+                f"{expected}'s is due; let user and assistant take turns, the user first."
+            )
+        if message.role == "user" and not isinstance(message.content, str):
+            raise DataError(f"{place}: a user's content is a list of parts; give it as text.")
+    if len(turns) < 2:
+        raise DataError(f"{place} has no answer of the assistant, so nothing can be learned from it; add one.")

@@ -1,0 +1,26 @@
+"""The tasks that a job can name. A new task is one file and one line here."""
+
+from nanochat.errors import InvalidConfig
+from nanochat.tasks.arithmetic import Arithmetic
+from nanochat.tasks.base import GeneratedTask, Split
+from nanochat.tasks.counting import Counting
+from nanochat.tasks.dialogue import Dialogue
+from nanochat.tasks.smalltalk import Smalltalk
+from nanochat.tasks.spelling import Spelling
+
+TASKS: dict[str, type[GeneratedTask]] = {
+    "spelling": Spelling,
+    "counting": Counting,
+    "arithmetic": Arithmetic,
+    "smalltalk": Smalltalk,
+    "dialogue": Dialogue,
+}
+# Those whose answers can be checked, in the order in which reports show them.
+CHECKABLE = tuple(name for name, task in TASKS.items() if task.is_checkable)
+
+
+def build(name: str, split: Split, *, size: int | None = None, seed: int = 42) -> GeneratedTask:
+    """A task by name. Raises InvalidConfig that lists the known ones."""
+    if name not in TASKS:
+        raise InvalidConfig(f"task {name!r} is not known; choose one of {', '.join(TASKS)}.", param="task")
+    return TASKS[name](split, size=size, seed=seed)
