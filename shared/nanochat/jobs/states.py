@@ -8,6 +8,8 @@
 running -> queued is a worker that stopped or was lost; queued -> failed is a stage whose predecessor failed.
 """
 
+from collections.abc import Sequence
+
 from nanochat.errors import Conflict
 from nanochat.protocol.jobs import FINAL_STATUSES, JobStatus
 
@@ -37,9 +39,23 @@ def check_cancel(job_id: str, status: JobStatus) -> None:
 def check_retry(job_id: str, status: JobStatus) -> None:
     """Raises Conflict unless the job has failed or was cancelled."""
     if status not in ("failed", "cancelled"):
-        raise Conflict(f"job {job_id} is {status}; only a failed or cancelled job can be retried.")
+        found = f"has {status}" if status == "succeeded" else f"is {status}"
+        raise Conflict(f"job {job_id} {found}; only a failed or cancelled job can be retried.")
 
 
 def requeues_after_loss(failures: int, max_attempts: int) -> bool:
     """Whether a job whose worker was lost goes back to the queue. `failures` includes this one."""
     return failures < max_attempts
+
+
+def pipeline_status(stages: Sequence[JobStatus]) -> JobStatus:
+    """What a pipeline's stages, in order, make of it. A stage that runs on is waited for, whatever the others say."""
+    if "running" in stages:
+        return "running"
+    if "failed" in stages:
+        return "failed"
+    if "cancelled" in stages:
+        return "cancelled"
+    if all(status == "succeeded" for status in stages):
+        return "succeeded"
+    return "running" if "succeeded" in stages else "queued"
