@@ -1,7 +1,7 @@
 """Attention over a row's own past: one way for training and fresh prompts, one for rows that continue a cache.
 
-Takes queries, keys and values in (B, T, H, D) and gives (B, T, H, D); the projections around it are in gpt.py. A window of
-N lets a query see itself and N keys to its left. Query heads may be a multiple of key/value heads.
+Takes queries, keys and values in (B, T, H, D) and gives (B, T, H, D); the projections around it are in gpt.py. A window
+of N lets a query see itself and N keys to its left. Query heads may be a multiple of key/value heads.
 """
 
 import torch
@@ -29,7 +29,7 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
 
 
 def visible_keys(positions: Tensor, num_keys: int, window: int, first_key: int = 0) -> Tensor:
-    """Which of the keys first_key .. first_key + num_keys - 1 each query sees: positions (...,) -> bool (..., num_keys)."""
+    """Which of num_keys keys, from first_key on, each query sees: positions (...,) -> bool (..., num_keys)."""
     keys = torch.arange(first_key, first_key + num_keys, device=positions.device)
     distance = positions[..., None] - keys
     return (distance >= 0) & (distance <= window)
@@ -38,7 +38,7 @@ def visible_keys(positions: Tensor, num_keys: int, window: int, first_key: int =
 def cached_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     """Queries (B, T, H, D) over cached keys and values (B, S, Hk, D), as mask (B, T, S) allows -> (B, T, H, D).
 
-    The mask is additive, in q's dtype. Query heads that share a key/value head are laid along T, so that no key is copied.
+    The mask is additive, in q's dtype. Query heads that share a key/value head are laid along T, so no key is copied.
     """
     B, T, H, D = q.shape
     Hk = k.size(2)

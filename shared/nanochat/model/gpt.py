@@ -4,7 +4,7 @@ Sizes and constants come from config.py, first weights from init.py, stored name
 optimizer, sampling or files.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -26,24 +26,27 @@ def rms_norm(x: Tensor) -> Tensor:
     return F.rms_norm(x, (x.size(-1),))
 
 
-class Linear(nn.Linear):
-    """No bias, float32 weights, and a product in the input's dtype. Weights are left empty: init.py or names.py fills them."""
+class Linear(nn.Module):
+    """No bias, float32 weights (out, in) left empty for init.py or names.py to fill, a product in the input's dtype."""
 
     def __init__(self, in_features: int, out_features: int) -> None:
-        super().__init__(in_features, out_features, bias=False)
-
-    def reset_parameters(self) -> None:
-        """Nothing: a draw here would only cost time."""
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_features, in_features))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight.to(x.dtype))
 
 
-class Embedding(nn.Embedding):
-    """A table whose first content is init.py's or names.py's."""
+class Embedding(nn.Module):
+    """A table (V, width), left empty likewise. It lives in a narrower dtype where the compute dtype allows."""
 
-    def reset_parameters(self) -> None:
-        """Nothing: see Linear."""
+    def __init__(self, vocab_size: int, width: int, compute_dtype: torch.dtype) -> None:
+        super().__init__()
+        self.compute_dtype = compute_dtype
+        self.weight = nn.Parameter(torch.empty(vocab_size, width, dtype=embedding_dtype(compute_dtype)))
+
+    def forward(self, token_ids: Tensor) -> Tensor:
+        return F.embedding(token_ids, self.weight).to(self.compute_dtype)
 
 
 class Rotation(NamedTuple):
@@ -56,7 +59,7 @@ class Rotation(NamedTuple):
 class Attention(nn.Module):
     """Projections, value embedding, rotary and norm of q and k, and the way back to the residual stream."""
 
-    def __init__(self, config: GPTConfig, layer: int) -> None:
+    def __init__(self, config: GPTConfig, layer: int, compute_dtype: torch.dtype) -> None:
         super().__init__()
         self.head_dim = config.head_dim
         self.window = config.windows[layer]
@@ -69,19 +72,21 @@ class Attention(nn.Module):
         self.key = Linear(config.n_embd, kv_width)
         self.value = Linear(config.n_embd, kv_width)
         self.out = Linear(config.n_embd, config.n_embd)
-        self.value_gate = (
-            Linear(config.value_gate_channels, config.n_kv_head) if config.has_value_embedding(layer) else None
-        )
+        self.value_gate: Linear | None = None
+        self.value_embedding: Embedding | None = None
+        if config.has_value_embedding(layer):
+            self.value_gate = Linear(config.value_gate_channels, config.n_kv_head)
+            self.value_embedding = Embedding(config.padded_vocab_size, kv_width, compute_dtype)
 
-    def forward(self, h: Tensor, value_embedding: Tensor | None, rotation: Rotation, step: RaggedStep | None) -> Tensor:
-        """h (B, T, C) normed, value_embedding (B, T, Hk * D) or None -> (B, T, C). With a step, rows continue its cache."""
+    def forward(self, h: Tensor, token_ids: Tensor, rotation: Rotation, step: RaggedStep | None) -> Tensor:
+        """h (B, T, C), normed -> (B, T, C). Rows begin at position 0, or continue a cache where a step is given."""
         B, T, C = h.shape
         q = self.query(h).view(B, T, -1, self.head_dim)  # (B, T, C) -> (B, T, H, D)
         k = self.key(h).view(B, T, -1, self.head_dim)  # (B, T, C) -> (B, T, Hk, D)
         v = self.value(h).view(B, T, -1, self.head_dim)
-        if value_embedding is not None and self.value_gate is not None:
+        if self.value_gate is not None and self.value_embedding is not None:
             gate = self.gate_range * torch.sigmoid(self.value_gate(h[..., : self.gate_channels]))  # (B, T, Hk)
-            v = v + gate[..., None] * value_embedding.view_as(v)
+            v = v + gate[..., None] * self.value_embedding(token_ids).view_as(v)
         q = rms_norm(apply_rotary(q, *rotation)) * self.qk_scale
         k = rms_norm(apply_rotary(k, *rotation)) * self.qk_scale
         if step is None:
@@ -92,7 +97,8 @@ class Attention(nn.Module):
                 y = causal_attention(q, k, v, self.window)
             else:
                 y = cached_attention(q, *step.visible(self.layer, self.window))
-        return self.out(y.reshape(B, T, C))
+        out: Tensor = self.out(y.reshape(B, T, C))
+        return out
 
 
 class MLP(nn.Module):
@@ -104,38 +110,37 @@ class MLP(nn.Module):
         self.down = Linear(4 * config.n_embd, config.n_embd)
 
     def forward(self, h: Tensor) -> Tensor:
-        return self.down(F.relu(self.up(h)).square())
+        out: Tensor = self.down(F.relu(self.up(h)).square())
+        return out
 
 
 class Block(nn.Module):
-    def __init__(self, config: GPTConfig, layer: int) -> None:
+    """One layer. Both parts read a normed x and add to it."""
+
+    def __init__(self, config: GPTConfig, layer: int, compute_dtype: torch.dtype) -> None:
         super().__init__()
-        self.attention = Attention(config, layer)
+        self.attention = Attention(config, layer, compute_dtype)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, value_embedding: Tensor | None, rotation: Rotation, step: RaggedStep | None) -> Tensor:
-        x = x + self.attention(rms_norm(x), value_embedding, rotation, step)
-        return x + self.mlp(rms_norm(x))
+    def forward(self, x: Tensor, token_ids: Tensor, rotation: Rotation, step: RaggedStep | None) -> Tensor:
+        x = x + self.attention(rms_norm(x), token_ids, rotation, step)
+        y: Tensor = x + self.mlp(rms_norm(x))
+        return y
 
 
 class GPT(nn.Module):
-    """The whole model. Matrix products run in compute_dtype; weights are uninitialised until init_weights or load_tensors."""
+    """The whole model. Matrix products run in compute_dtype; weights are empty until init_weights or load_tensors."""
+
+    cos: Tensor  # (sequence_len, 1, D/2): the middle dimension broadcasts over heads
+    sin: Tensor
 
     def __init__(self, config: GPTConfig, compute_dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.config = config
         self.compute_dtype = compute_dtype
-        table = {"dtype": embedding_dtype(compute_dtype)}
         V, L = config.padded_vocab_size, config.n_layer
-        self.embedding = Embedding(V, config.n_embd, **table)
-        self.layers = nn.ModuleList(Block(config, layer) for layer in range(L))
-        self.value_embeddings = nn.ModuleDict(
-            {
-                str(layer): Embedding(V, config.n_kv_head * config.head_dim, **table)
-                for layer in range(L)
-                if config.has_value_embedding(layer)
-            }
-        )
+        self.embedding = Embedding(V, config.n_embd, compute_dtype)
+        self.layers = nn.ModuleList(Block(config, layer, compute_dtype) for layer in range(L))
         self.head = Linear(config.n_embd, V)
         self.resid_lambdas = nn.Parameter(torch.ones(L))
         self.x0_lambdas = nn.Parameter(torch.zeros(L))
@@ -143,8 +148,12 @@ class GPT(nn.Module):
         self.smear_lambda = nn.Parameter(torch.zeros(1)) if config.smear else None
         self.backout_lambda = nn.Parameter(torch.zeros(1)) if config.backout else None
         cos, sin = rotary_table(config.sequence_len, config.head_dim, config.rotary_base)
-        self.register_buffer("cos", cos[:, None], persistent=False)  # (T, D/2) -> (T, 1, D/2), to broadcast over heads
+        self.register_buffer("cos", cos[:, None], persistent=False)
         self.register_buffer("sin", sin[:, None], persistent=False)
+
+    @property
+    def blocks(self) -> list[Block]:
+        return cast(list[Block], list(self.layers))
 
     @property
     def device(self) -> torch.device:
@@ -160,14 +169,14 @@ class GPT(nn.Module):
         return 6 * weights + sum(12 * config.n_embd * min(window, config.sequence_len) for window in config.windows)
 
     def forward(self, token_ids: Tensor, targets: Tensor | None = None, reduction: str = "mean") -> Tensor:
-        """Rows from position 0. token_ids (B, T) -> logits (B, T, V) float32, or the loss where targets (B, T) are given.
+        """Rows from position 0: token_ids (B, T) -> logits (B, T, V) float32, or the loss given targets (B, T).
 
-        Targets of -1 do not count. reduction: "mean" over counted targets (0 if none), "sum", or "none" -> (B, T) with 0
-        where not counted. Raises ContextTooLong over sequence_len tokens a row.
+        Targets of -1 do not count. reduction: "mean" over counted targets (0 if none), "sum", or "none" -> (B, T) with
+        0 where not counted. Raises ContextTooLong over sequence_len tokens a row.
         """
-        T = token_ids.size(1)
-        if T > self.config.sequence_len:
-            raise ContextTooLong(f"rows have {T} tokens; the model takes {self.config.sequence_len}. Shorten them.")
+        T, limit = token_ids.size(1), self.config.sequence_len
+        if token_ids.size(1) > limit:
+            raise ContextTooLong(f"rows have {T} tokens; the model takes {limit}. Shorten them.")
         e = self.embed_tokens(token_ids)
         previous = F.pad(e[:, :-1], (0, 0, 1, 0)) if self.smear_gate is not None else e
         x = self._run_blocks(token_ids, self._smear(e, previous), Rotation(self.cos[:T], self.sin[:T]), None)
@@ -194,7 +203,7 @@ class GPT(nn.Module):
 
     def embed_tokens(self, token_ids: Tensor) -> Tensor:
         """Normed embeddings before smear, (B, T) -> (B, T, C) in the compute dtype."""
-        return rms_norm(self.embedding(token_ids).to(self.compute_dtype))
+        return rms_norm(self.embedding(token_ids))
 
     def _smear(self, e: Tensor, previous: Tensor) -> Tensor:
         """Mix a part of the previous token's embedding into each; previous (B, T, C) is zero where there is none."""
@@ -205,12 +214,9 @@ class GPT(nn.Module):
 
     def _run_blocks(self, token_ids: Tensor, x0: Tensor, rotation: Rotation, step: RaggedStep | None) -> Tensor:
         x, middle = x0, x0
-        for i, layer in enumerate(self.layers):
+        for i, block in enumerate(self.blocks):
             x = self.resid_lambdas[i] * x + self.x0_lambdas[i] * x0
-            value_embedding = None
-            if self.config.has_value_embedding(i):
-                value_embedding = self.value_embeddings[str(i)](token_ids).to(self.compute_dtype)
-            x = layer(x, value_embedding, rotation, step)
+            x = block(x, token_ids, rotation, step)
             if i == self.config.n_layer // 2:
                 middle = x
         if self.backout_lambda is not None:

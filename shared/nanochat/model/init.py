@@ -18,7 +18,7 @@ BACKOUT_LAMBDA = 0.2
 
 @torch.no_grad()
 def init_weights(model: GPT, generator: torch.Generator) -> None:
-    """Overwrite every parameter. Draws on the generator's device, in float32, so a CPU seed means the same everywhere."""
+    """Overwrite every parameter. Draws on the generator's device, in float32: a CPU seed means the same everywhere."""
 
     def normal(weight: Tensor, std: float) -> None:
         weight.copy_(torch.randn(weight.shape, generator=generator, device=generator.device) * std)
@@ -31,16 +31,16 @@ def init_weights(model: GPT, generator: torch.Generator) -> None:
     bound = math.sqrt(3 / config.n_embd)  # a uniform draw of this bound has std 1 / sqrt(C)
     normal(model.embedding.weight, EMBEDDING_STD)
     normal(model.head.weight, HEAD_STD)
-    for layer in model.layers:
-        for linear in (layer.attention.query, layer.attention.key, layer.attention.value):
+    for block in model.blocks:
+        attention, mlp = block.attention, block.mlp
+        for linear in (attention.query, attention.key, attention.value):
             uniform(linear.weight, -bound, bound)
-        layer.attention.out.weight.zero_()  # both ways back to the residual stream begin as nothing
-        layer.mlp.down.weight.zero_()
-        uniform(layer.mlp.up.weight, -MLP_UP_FACTOR * bound, MLP_UP_FACTOR * bound)
-        if layer.attention.value_gate is not None:
-            uniform(layer.attention.value_gate.weight, 0.0, GATE_MAX)
-    for embedding in model.value_embeddings.values():
-        uniform(embedding.weight, -bound, bound)
+        attention.out.weight.zero_()  # both ways back to the residual stream begin as nothing
+        mlp.down.weight.zero_()
+        uniform(mlp.up.weight, -MLP_UP_FACTOR * bound, MLP_UP_FACTOR * bound)
+        if attention.value_gate is not None and attention.value_embedding is not None:
+            uniform(attention.value_gate.weight, 0.0, GATE_MAX)
+            uniform(attention.value_embedding.weight, -bound, bound)
     model.resid_lambdas.copy_(torch.linspace(*RESID_LAMBDAS, config.n_layer))
     model.x0_lambdas.copy_(torch.linspace(*X0_LAMBDAS, config.n_layer))
     if model.smear_gate is not None and model.smear_lambda is not None:

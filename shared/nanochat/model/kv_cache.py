@@ -13,9 +13,9 @@ from nanochat.errors import ContextTooLong
 class KVCache:
     """Room for num_slots sequences of up to max_len tokens.
 
-    keys, values: (L, slots, max_len, Hk, D). last_embedding: (slots, C), the normed embedding, before smear, of a slot's
-    newest token, zero while it is empty. lengths: (slots,) int64, always on the CPU, so that no step waits for a device
-    to learn how far its rows have come. Raises ContextTooLong where max_len exceeds the model's sequence_len.
+    keys, values: (L, slots, max_len, Hk, D). last_embedding: (slots, C), the normed embedding, before smear, of a
+    slot's newest token, zero while it is empty. lengths: (slots,) int64, always on the CPU, so that no step waits for
+    a device to learn how far its rows have come. Raises ContextTooLong where max_len exceeds the model's sequence_len.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class KVCache:
     ) -> None:
         if max_len > config.sequence_len:
             raise ContextTooLong(
-                f"a cache of {max_len} tokens a slot was asked for; the model takes {config.sequence_len}. Ask for less."
+                f"a cache of {max_len} tokens a slot was asked for; the model takes {config.sequence_len}."
             )
         assert num_slots >= 1 and max_len >= 1, "a cache needs a slot and a token"
         shape = (config.n_layer, num_slots, max_len, config.n_kv_head, config.head_dim)
@@ -49,7 +49,7 @@ class KVCache:
         self.last_embedding[slot] = 0
 
     def truncate(self, slot: int, length: int, last_embedding: Tensor) -> None:
-        """Keep the first `length` tokens; last_embedding (C,) is that of the newest kept one (GPT.embed_tokens gives it)."""
+        """Keep the first `length` tokens. last_embedding (C,) is the newest kept one's, from GPT.embed_tokens."""
         assert 0 < length <= int(self.lengths[slot]), "a slot can only be cut to a part of what it holds"
         self.lengths[slot] = length
         self.last_embedding[slot] = last_embedding

@@ -26,17 +26,17 @@ def named_parameters(model: GPT) -> dict[str, nn.Parameter]:
         parameters["smear_lambda"] = model.smear_lambda
     if model.backout_lambda is not None:
         parameters["backout_lambda"] = model.backout_lambda
-    for i, layer in enumerate(model.layers):
-        attention = layer.attention
+    for i, block in enumerate(model.blocks):
+        attention, mlp = block.attention, block.mlp
         parameters[f"layer.{i}.query"] = attention.query.weight
         parameters[f"layer.{i}.key"] = attention.key.weight
         parameters[f"layer.{i}.value"] = attention.value.weight
         parameters[f"layer.{i}.attention_out"] = attention.out.weight
-        parameters[f"layer.{i}.mlp_up"] = layer.mlp.up.weight
-        parameters[f"layer.{i}.mlp_down"] = layer.mlp.down.weight
-        if attention.value_gate is not None:
+        parameters[f"layer.{i}.mlp_up"] = mlp.up.weight
+        parameters[f"layer.{i}.mlp_down"] = mlp.down.weight
+        if attention.value_gate is not None and attention.value_embedding is not None:
             parameters[f"layer.{i}.value_gate"] = attention.value_gate.weight
-            parameters[f"layer.{i}.value_embedding"] = model.value_embeddings[str(i)].weight
+            parameters[f"layer.{i}.value_embedding"] = attention.value_embedding.weight
     return parameters
 
 

@@ -1,7 +1,7 @@
 """One step of cached decoding over rows of different lengths: where each row's new tokens go, and what they may see.
 
-Made anew for every call of GPT.forward_cached, and shared by all its layers. Everything about lengths is worked out on the
-CPU, then sent to the device at once; no loop runs over rows.
+Made anew for every call of GPT.forward_cached, and shared by all its layers. Everything about lengths is worked out on
+the CPU, then sent to the device at once; no loop runs over rows.
 """
 
 import torch
@@ -49,7 +49,7 @@ class RaggedStep:
         self._masks: dict[int, tuple[int, Tensor]] = {}
 
     def shift_embeddings(self, e: Tensor) -> Tensor:
-        """Each token's predecessor, (B, T, C), its row's newest token coming from the cache; remembers the new newest."""
+        """Each token's predecessor (B, T, C), the first one's from the cache; remembers each row's new last one."""
         chain = torch.cat((self._cache.last_embedding[self._slots][:, None], e), dim=1)  # (B, 1 + T, C)
         self._cache.last_embedding[self._slots] = chain[torch.arange(e.size(0), device=self._device), self._num_new]
         return chain[:, :-1]

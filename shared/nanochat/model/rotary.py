@@ -16,6 +16,6 @@ def rotary_table(length: int, head_dim: int, base: float) -> tuple[Tensor, Tenso
 
 
 def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn x (B, T, H, D) by tables that broadcast to (B, T, 1, D/2). Computed in the table's dtype, returned in x's."""
+    """Turn x (B, T, H, D) by tables that broadcast to (B, T, 1, D/2); the result has x's dtype."""
     x1, x2 = x.chunk(2, dim=-1)
     return torch.cat((x1 * cos + x2 * sin, x2 * cos - x1 * sin), dim=-1).to(x.dtype)

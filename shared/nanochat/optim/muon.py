@@ -1,0 +1,73 @@
+"""Muon: momentum for matrices, orthogonalised, so that every direction of a matrix learns at the same pace.
+
+The rule for a stack of matrices of one shape; which matrices, and their state, are groups.py's and optimizer.py's.
+Sources: kellerjordan.github.io/posts/muon; arXiv 2603.28254 (row equilibration), 2510.05491 (NorMuon), 2602.21545
+(renormalisation).
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from nanochat.optim.polar_express import polar_express
+
+# The first gradients of most matrices are exactly zero, because the projections after them begin at zero.
+MIN_NORM = 1e-6
+MIN_NORM_VARIANCE = 1e-10
+
+
+def muon_step(
+    weights: Tensor,
+    grads: Tensor,
+    buffer: Tensor,
+    second: Tensor,
+    *,
+    lr: float,
+    momentum: float,
+    beta2: float,
+    weight_decay: float,
+    dtype: torch.dtype,
+) -> None:
+    """Move weights (n, rows, cols) float32 in place, and buffer and second (see second_shape) with them.
+
+    grads is overwritten. lr is the group's own, before the shape's factor; dtype is that of the orthogonalisation.
+    """
+    rows, cols = weights.shape[-2:]
+    buffer.lerp_(grads, 1 - momentum)
+    update = grads.lerp_(buffer, momentum)
+    update = equilibrate_rows(update)
+    update = rescale(polar_express(update.to(dtype)).float(), math.sqrt(min(rows, cols)))
+    update = reduce_variance(update, second, beta2)
+    lr *= math.sqrt(max(1.0, rows / cols))
+    agrees = (update * weights >= 0).to(weights.dtype)
+    weights.sub_(update.add_(weights * agrees, alpha=weight_decay), alpha=lr)
+
+
+def second_shape(rows: int, cols: int) -> tuple[int, int]:
+    """Shape of the second moment of one matrix: one number a row where it is tall or square, else one a column."""
+    return (rows, 1) if rows >= cols else (1, cols)
+
+
+def equilibrate_rows(g: Tensor) -> Tensor:
+    """Give every row the matrix's root mean square row norm."""
+    row_norms = g.norm(dim=-1, keepdim=True).clamp_(min=MIN_NORM)
+    mean_norm = _norm(g) / math.sqrt(g.size(-2))
+    return g * (mean_norm / row_norms)
+
+
+def rescale(g: Tensor, norm: float | Tensor) -> Tensor:
+    """Give every matrix this Frobenius norm."""
+    return g * (norm / _norm(g).clamp_(min=MIN_NORM))
+
+
+def reduce_variance(g: Tensor, second: Tensor, beta2: float) -> Tensor:
+    """Even out rows (tall, square) or columns (wide) by their running mean square; every matrix keeps its norm."""
+    dim = -1 if second.size(-1) == 1 else -2
+    second.lerp_(g.square().mean(dim=dim, keepdim=True), 1 - beta2)
+    scaled = g * second.clamp(min=MIN_NORM_VARIANCE).rsqrt()
+    return scaled * (_norm(g) / _norm(scaled).clamp_(min=MIN_NORM_VARIANCE))
+
+
+def _norm(g: Tensor) -> Tensor:
+    return g.norm(dim=(-2, -1), keepdim=True)
