@@ -12,7 +12,8 @@ from typing import Protocol
 
 from nanochat.engine.params import SamplingParams
 from nanochat.engine.sequence import FinishReason, Sequence
-from nanochat.engine.step import Row, run_step
+from nanochat.engine.slots import Row, Slots
+from nanochat.engine.step import run_step
 from nanochat.errors import InvalidRequest
 from nanochat.model.gpt import GPT
 from nanochat.model.kv_cache import KVCache
@@ -67,16 +68,14 @@ class Engine:
         """
         choices = [self._choices(prompt, p) for prompt, p in zip(prompts, _each(params, len(prompts)), strict=True)]
         waiting = deque(sequence for group in choices for sequence in group)
-        running: list[Row] = []
-        free = set(range(self._cache.num_slots))
-        while waiting or running:
-            running += self._admit(waiting, free)
-            run_step(self._model, self._cache, running)
-            for row in running:
+        slots = Slots(self._cache.num_slots)
+        while waiting or slots.rows:
+            slots.admit(waiting)
+            run_step(self._model, self._cache, slots.rows)
+            for row in list(slots.rows):
                 self._answer(row.sequence)
                 if row.sequence.is_finished:
-                    free.add(row.slot)
-            running = [row for row in running if not row.sequence.is_finished]
+                    slots.release(row)
         return [[_completion(sequence) for sequence in group] for group in choices]
 
     def stream(self, prompt: Seq[int], params: SamplingParams | None = None) -> Iterator[Delta | ToolCall | Finished]:
@@ -86,7 +85,6 @@ class Engine:
             raise InvalidRequest(f"n is {params.n}; a stream has one choice.", param="n")
         (sequence,) = self._choices(prompt, params)
         row = Row(sequence, slot=0)
-        self._cache.reset(row.slot)
         while not sequence.is_finished:
             run_step(self._model, self._cache, [row])
             yield from sequence.take_events()
@@ -96,22 +94,8 @@ class Engine:
         yield Finished(finish_reason=sequence.finish_reason, completion_tokens=sequence.num_sampled)
 
     def _choices(self, prompt: Seq[int], params: SamplingParams) -> list[Sequence]:
-        return [
-            Sequence(prompt, params, self._tokenizer, self._cache.max_len, index=index) for index in range(params.n)
-        ]
-
-    def _admit(self, waiting: deque[Sequence], free: set[int]) -> list[Row]:
-        """Fill free slots in order. Choices of one prompt that begin in the same step share its prefill."""
-        rows: list[Row] = []
-        while waiting and free:
-            slot = min(free)
-            free.remove(slot)
-            self._cache.reset(slot)
-            row = Row(waiting.popleft(), slot)
-            if rows and row.sequence.index > 0:  # the choice before it is in the row before it
-                row.fork_of = rows[-1].fork_of or rows[-1]
-            rows.append(row)
-        return rows
+        ids = list(prompt)
+        return [Sequence(ids, params, self._tokenizer, self._cache.max_len, index=index) for index in range(params.n)]
 
     def _answer(self, sequence: Sequence) -> None:
         if sequence.expression is not None:

@@ -43,7 +43,7 @@ class Sequence:
 
     def __init__(
         self,
-        prompt_ids: Seq[int],
+        prompt_ids: list[int],
         params: SamplingParams,
         tokenizer: Tokenizer,
         context_length: int,
@@ -59,7 +59,7 @@ class Sequence:
             )
         self.params = params
         self.index = index
-        self.prompt_ids = list(prompt_ids)
+        self.prompt_ids = prompt_ids  # not copied: choices of one prompt know each other by it
         self.generated_ids: list[int] = []
         self.is_sampled: list[bool] = []  # beside generated_ids: False where a tool forced the token
         self.num_sampled = 0

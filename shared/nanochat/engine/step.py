@@ -4,13 +4,12 @@ Shared by the offline loop (generate.py) and the inference service. Which rows r
 """
 
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from nanochat.engine.sampling import lookup_logprobs, sample
-from nanochat.engine.sequence import Sequence
+from nanochat.engine.slots import Row
 from nanochat.model.gpt import GPT
 from nanochat.model.kv_cache import KVCache
 from nanochat.protocol.generate import TokenLogprob
@@ -21,20 +20,13 @@ MAX_PREFILL_TOKENS = 4096
 _SCORED_CHUNK = 256
 
 
-@dataclass(eq=False)
-class Row:
-    """A sequence in a slot. `fork_of` is a row of the same step with the same prompt, whose prefill this one copies."""
-
-    sequence: Sequence
-    slot: int
-    fork_of: "Row | None" = None
-
-
 @torch.inference_mode()
 def run_step(model: GPT, cache: KVCache, rows: Seq[Row]) -> None:
     """Advance every row by one sampled token. Rows are in distinct slots, have pending tokens and wait for no tool."""
     logits: dict[Row, Tensor] = {}
     own = [row for row in rows if row.fork_of is None]
+    for row in own:
+        _clear(cache, row)
     long = sorted((row for row in own if len(row.sequence.pending) > 1), key=lambda row: len(row.sequence.pending))
     # Rows in the order of their slots let the model read the cache without copying it.
     short = sorted((row for row in own if len(row.sequence.pending) == 1), key=lambda row: row.slot)
@@ -44,7 +36,7 @@ def run_step(model: GPT, cache: KVCache, rows: Seq[Row]) -> None:
         if row.fork_of is not None:
             cache.copy_slot(row.fork_of.slot, row.slot)
             logits[row] = logits[row.fork_of]
-            row.fork_of = None
+            row.is_fresh, row.fork_of = False, None
     _append_sampled(rows, torch.stack([logits[row] for row in rows]))  # (B, V)
 
 
@@ -54,6 +46,7 @@ def score_prompt(model: GPT, cache: KVCache, row: Row) -> list[TokenLogprob | No
     sequence = row.sequence
     num_top = sequence.params.logprobs or 0
     ids = sequence.prompt_ids
+    _clear(cache, row)
     scored: list[TokenLogprob | None] = [None]
     for start in range(0, len(ids) - 1, _SCORED_CHUNK):
         targets = ids[start + 1 : start + 1 + _SCORED_CHUNK]
@@ -64,6 +57,12 @@ def score_prompt(model: GPT, cache: KVCache, row: Row) -> list[TokenLogprob | No
         scored += [sequence.token_logprob(*choice) for choice in lookup_logprobs(logits[0], targets, num_top)]
     sequence.pending = ids[-1:]
     return scored
+
+
+def _clear(cache: KVCache, row: Row) -> None:
+    if row.is_fresh:
+        cache.reset(row.slot)
+        row.is_fresh = False
 
 
 def _prefill_groups(rows: list[Row]) -> list[list[Row]]:
