@@ -1,0 +1,19 @@
+"""`nanochat bench`: runs the repository's benchmarks. What they measure is tests/bench."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import typer
+
+from nanochat.cli.settings import CliSettings
+from nanochat.errors import NotFound
+
+
+def bench() -> None:
+    """Measure this machine: a table, and a JSON file under $NANOCHAT_HOME/bench."""
+    script = Path(__file__).parents[3] / "tests" / "bench" / "run.py"
+    if not script.is_file():
+        raise NotFound("benchmarks are part of the repository, not of the installed library; run them in a clone.")
+    folder = CliSettings.load().home_dir / "bench"
+    raise typer.Exit(subprocess.call([sys.executable, str(script), str(folder)]))

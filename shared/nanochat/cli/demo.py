@@ -1,0 +1,149 @@
+"""`nanochat demo`: train a small model through the services and chat with it, as a client that knows only the REST API.
+
+Starts the embedded stack unless one runs in this home; goes on with a pipeline that was interrupted; does not train
+again what is already served, unless asked to.
+"""
+
+import asyncio
+import json
+import uuid
+from typing import Annotated, Any
+
+import typer
+
+from nanochat.cli.client import ApiClient
+from nanochat.cli.follow import follow, get_job
+from nanochat.cli.settings import StackSettings
+from nanochat.cli.stack import Stack
+from nanochat.cli.state import StackState
+from nanochat.cli.terminal import duration, say
+from nanochat.cli.up import run_with_stack
+from nanochat.errors import InvalidConfig, NanochatError
+from nanochat.protocol.jobs import FINAL_STATUSES, Job
+
+QUESTIONS = ("Spell the word: lighthouse", "How many e are in cheerfulness?", "What is 317 + 468?")
+MODEL_DEADLINE_S = 30.0
+POLL_S = 0.5
+
+
+def demo(
+    exit_after: Annotated[bool, typer.Option("--exit", help="Ask three questions and stop.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Train anew even when a model is served.")] = False,
+    profile: Annotated[str, typer.Option(help="The pipeline's profile.")] = "demo",
+    overrides: Annotated[str, typer.Option(help="JSON: config keys by stage, in place of the profile's.")] = "{}",
+) -> None:
+    """Train a small model from nothing, and chat with it."""
+    settings = StackSettings.load()
+    config = {"profile": profile, "overrides": _json_object(overrides)}
+    running = StackState.running(settings.home_dir)
+    if running and running.is_ready:
+        say(f"using the stack that runs at {running.url}")
+        raise typer.Exit(asyncio.run(_demo(running.url, settings, config, fresh, exit_after)))
+
+    async def with_own_stack(stack: Stack) -> int:
+        status = await _demo(stack.url, settings, config, fresh, exit_after)
+        if status == 0 and not exit_after:
+            say("Ctrl-C stops everything; `make up` starts it again without training.")
+            await asyncio.Event().wait()
+        return status
+
+    say("starting Redis, trainer, worker, inference and gateway")
+    raise typer.Exit(run_with_stack(settings, with_own_stack))
+
+
+async def _demo(url: str, settings: StackSettings, config: dict[str, Any], fresh: bool, ask: bool) -> int:
+    async with ApiClient(url, _key(settings)) as api:
+        served = await served_checkpoint(api, settings.model)
+        if served and not fresh:
+            say(f"{settings.model} is served already, from {served}. To train anew: make demo DEMO_FRESH=1")
+        else:
+            job = await _interrupted(api, config) or await _submit(api, config)
+            stages = await follow(api, job.id)
+            await _promote(api, settings.model, await get_job(api, job.id))
+            _print_accuracies(stages)
+        say(f"\nChat: {url}   training: {url}/train   models: {url}/models")
+        return await _ask(api, settings.model) if ask else 0
+
+
+async def _submit(api: ApiClient, config: dict[str, Any]) -> Job:
+    body = {"kind": "pipeline", "config": config}
+    job = Job.model_validate(await api.post("/v1/jobs", body, idempotency_key=uuid.uuid4().hex))
+    say(f"submitted the {config['profile']} pipeline as {job.id}")
+    return job
+
+
+async def _interrupted(api: ApiClient, config: dict[str, Any]) -> Job | None:
+    """The newest pipeline of the same config, if it has not ended: one that a stopped stack left goes on by itself."""
+    page = await api.get("/v1/jobs", kind="pipeline", limit=20)
+    for job in (Job.model_validate(item) for item in page["data"]):
+        if job.config == config and job.status not in FINAL_STATUSES:
+            say(f"going on with {job.id}, which was interrupted")
+            return job
+    return None
+
+
+async def _promote(api: ApiClient, model: str, job: Job) -> None:
+    """Answers once every replica serves it; the gateway may list it a moment later."""
+    if job.checkpoint is None:
+        raise NanochatError(f"pipeline {job.id} succeeded without a checkpoint; it needs a stage that makes one.")
+    await api.post(f"/v1/models/{model}/promote", {"checkpoint": job.checkpoint})
+    took = duration(job.finished_at - job.created_at) if job.finished_at else "?"
+    say(f"\nTrained in {took}; {model} is {job.checkpoint} now.")
+
+
+async def served_checkpoint(api: ApiClient, model: str) -> str | None:
+    """The checkpoint that the model is served from; None while there is none.
+
+    A choice made before is in the database, and inference loads it in the first seconds: so this waits for one that
+    has been chosen, and not when nothing was ever promoted.
+    """
+    deadline = asyncio.get_running_loop().time() + MODEL_DEADLINE_S
+    while True:
+        models = (await api.get("/v1/models"))["data"]
+        found = next((item["nanochat"]["checkpoint"] for item in models if item["id"] == model), None)
+        if found is not None or not await _has_been_promoted(api, model):
+            return found
+        if asyncio.get_running_loop().time() > deadline:
+            return None
+        await asyncio.sleep(POLL_S)
+
+
+async def _has_been_promoted(api: ApiClient, model: str) -> bool:
+    return False
+
+
+def _print_accuracies(stages: list[Job]) -> None:
+    evaluated = {name: value for stage in stages if stage.kind == "evaluate" for name, value in stage.metrics.items()}
+    accuracies = {name: value for name, value in sorted(evaluated.items()) if name.endswith("_accuracy")}
+    if accuracies:
+        say("Right answers to questions that were held out of training:")
+        for name, value in accuracies.items():
+            say(f"  {name.removesuffix('_accuracy'):<12} {value:6.1%}")
+
+
+async def _ask(api: ApiClient, model: str) -> int:
+    """0 if every answer has text, 1 otherwise."""
+    status = 0
+    for question in QUESTIONS:
+        messages = [{"role": "user", "content": question}]
+        body = {"model": model, "messages": messages, "temperature": 0, "max_tokens": 200}
+        answer = (await api.post("/v1/chat/completions", body))["choices"][0]["message"]["content"].strip()
+        say(f"\n> {question}\n{answer or '(no answer)'}")
+        status = status if answer else 1
+    return status
+
+
+def _key(settings: StackSettings) -> str:
+    """The client's own key, else the first admin key of the gateway that this command starts."""
+    own = settings.api_key.get_secret_value()
+    return own or settings.admin_keys.get_secret_value().split(",")[0].strip()
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as exc:
+        raise InvalidConfig(f"--overrides is no JSON ({exc}).", param="overrides") from exc
+    if not isinstance(value, dict):
+        raise InvalidConfig('--overrides is no JSON object; write, for example, \'{"sft": {"num_iterations": 10}}\'.')
+    return value

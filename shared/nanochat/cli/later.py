@@ -1,0 +1,28 @@
+"""Commands whose rooms are not built yet: each says so in one sentence and exits with status 2."""
+
+from collections.abc import Callable
+
+import typer
+
+from nanochat.cli.terminal import error_console
+
+NOT_YET = {
+    "import": "Importing other projects' checkpoints is not built yet; checkpoints of this project are found by name.",
+    "export": "Exporting checkpoints is not built yet; a checkpoint's folder holds safetensors and JSON, free to copy.",
+    "report": "Reports are not built yet; a job's figures are in: nanochat jobs show JOB.",
+}
+DOWNLOAD = (
+    "Downloading datasets is not built yet; put a folder of parquet shards with a `text` column under "
+    "$NANOCHAT_HOME/datasets, or name a folder that NANOCHAT_DATA_ROOTS allows."
+)
+
+
+def not_yet(sentence: str) -> Callable[[], None]:
+    """A command that says so. Its arguments are not looked at."""
+
+    def command() -> None:
+        error_console.print(sentence, markup=False, soft_wrap=True)
+        raise typer.Exit(2)
+
+    command.__doc__ = f"(not yet) {sentence}"
+    return command

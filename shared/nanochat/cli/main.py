@@ -1,0 +1,53 @@
+"""The `nanochat` command: its groups, and how an error ends it. Each group is a file of its own."""
+
+import sys
+
+import typer
+from pydantic import ValidationError
+
+from nanochat.cli import bench, chat, demo, jobs, later, models, up
+from nanochat.cli.terminal import error_console
+from nanochat.errors import NanochatError
+
+app = typer.Typer(
+    name="nanochat",
+    help="Train a small chat model, serve it, and talk to it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(up.up)
+app.command()(up.down)
+app.command()(demo.demo)
+app.command()(chat.chat)
+app.command()(jobs.train)
+app.command("eval")(jobs.evaluate)
+app.add_typer(jobs.app, name="jobs")
+app.add_typer(models.app, name="models")
+app.add_typer(models.data_app, name="data")
+app.command()(jobs.tokenizer)
+app.command()(bench.bench)
+
+LENIENT = {"allow_extra_args": True, "ignore_unknown_options": True}
+for name, sentence in later.NOT_YET.items():
+    app.command(name, context_settings=LENIENT)(later.not_yet(sentence))
+models.data_app.command("download", context_settings=LENIENT)(later.not_yet(later.DOWNLOAD))
+
+
+def main() -> None:
+    """Status 0: done; 1: it failed, with a sentence on standard error; 2: it was asked for wrongly."""
+    try:
+        app()
+    except NanochatError as exc:
+        error_console.print(f"nanochat: {exc.message}", style="red", markup=False, soft_wrap=True)
+        sys.exit(1)
+    except ValidationError as exc:
+        for problem in exc.errors(include_url=False):
+            name = "_".join(str(part) for part in problem["loc"]).upper()
+            error_console.print(f"NANOCHAT_{name}: {problem['msg']}", style="red", markup=False, soft_wrap=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
