@@ -1,0 +1,45 @@
+"""Bits per byte: how well a model predicts text, comparable between vocabularies.
+
+Total nats / (ln 2 x total bytes of the target tokens). Special tokens and ignored targets count in neither sum.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from nanochat.data.loader import Batch
+from nanochat.tokenizer.bpe import Tokenizer
+
+# Loss of each position: (inputs (B, T), targets (B, T)) -> (B, T) float32, 0 where a target is ignored.
+TokenLosses = Callable[[Tensor, Tensor], Tensor]
+
+
+def token_byte_lengths(tokenizer: Tokenizer, device: torch.device) -> Tensor:
+    """Bytes of each token, (V,) int64; 0 for special tokens."""
+    return torch.tensor(tokenizer.token_byte_lengths(), dtype=torch.int64, device=device)
+
+
+@torch.inference_mode()
+def bits_per_byte(
+    token_losses: TokenLosses, batches: Iterable[Batch], byte_lengths: Tensor, max_tokens: int
+) -> float | None:
+    """Over batches until `max_tokens` positions have been read or they end; None where no byte was counted.
+
+    byte_lengths (V,) is on the model's device. Sums in float64, so that batches of any size give one number.
+    """
+    device = byte_lengths.device
+    nats = torch.zeros((), dtype=torch.float64)
+    num_bytes = 0
+    num_positions = 0
+    for batch in batches:
+        inputs, targets = batch.inputs.to(device), batch.targets.to(device)
+        losses = token_losses(inputs, targets)
+        lengths = byte_lengths[targets.clamp(min=0)].masked_fill(targets < 0, 0)  # (B, T)
+        nats += losses.double().masked_fill(lengths == 0, 0.0).sum().cpu()
+        num_bytes += int(lengths.sum())
+        num_positions += targets.numel()
+        if num_positions >= max_tokens:
+            break
+    return float(nats) / (math.log(2) * num_bytes) if num_bytes else None
