@@ -1,4 +1,4 @@
-"""Speaks to a gateway over REST: its address, the key, and errors as sentences. What is asked is the commands' matter."""
+"""Speaks to a gateway over REST: address, key, and errors as sentences. What is asked is the commands' matter."""
 
 from collections.abc import AsyncIterator, Mapping
 from types import TracebackType

@@ -22,7 +22,7 @@ from nanochat.errors import InvalidConfig, NanochatError
 from nanochat.protocol.jobs import FINAL_STATUSES, Job
 
 QUESTIONS = ("Spell the word: lighthouse", "How many e are in cheerfulness?", "What is 317 + 468?")
-MODEL_DEADLINE_S = 30.0
+MODEL_DEADLINE_S = 15.0
 POLL_S = 0.5
 
 
@@ -94,22 +94,17 @@ async def _promote(api: ApiClient, model: str, job: Job) -> None:
 async def served_checkpoint(api: ApiClient, model: str) -> str | None:
     """The checkpoint that the model is served from; None while there is none.
 
-    A choice made before is in the database, and inference loads it in the first seconds: so this waits for one that
-    has been chosen, and not when nothing was ever promoted.
+    Inference loads what was promoted before in its first seconds, so this waits a little where there are checkpoints.
     """
     deadline = asyncio.get_running_loop().time() + MODEL_DEADLINE_S
     while True:
         models = (await api.get("/v1/models"))["data"]
         found = next((item["nanochat"]["checkpoint"] for item in models if item["id"] == model), None)
-        if found is not None or not await _has_been_promoted(api, model):
-            return found
+        if found is not None or not (await api.get("/v1/checkpoints"))["data"]:
+            return str(found) if found else None
         if asyncio.get_running_loop().time() > deadline:
             return None
         await asyncio.sleep(POLL_S)
-
-
-async def _has_been_promoted(api: ApiClient, model: str) -> bool:
-    return False
 
 
 def _print_accuracies(stages: list[Job]) -> None:

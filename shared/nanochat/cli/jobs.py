@@ -95,7 +95,7 @@ def train(
     follow: Follow = True,
     local: Annotated[bool, typer.Option("--local", help="Run the recipe here, without any service.")] = False,
 ) -> None:
-    """Train: submit a job and show its progress, such as: nanochat train pretrain dataset=builtin-english depth=4"""
+    """Train: submit a job and show its progress, such as: nanochat train pretrain dataset=python-docs depth=4"""
     if local:
         from nanochat.cli.local import run_recipe
 
@@ -104,7 +104,7 @@ def train(
 
 
 def tokenizer(values: KeyValues = None, name: Name = None, follow: Follow = True) -> None:
-    """Train a tokenizer, such as: nanochat tokenizer dataset=builtin-english vocab_size=4096"""
+    """Train a tokenizer, such as: nanochat tokenizer dataset=python-docs vocab_size=4096"""
     submit("tokenizer", values, name=name, num_processes=1, follow_it=follow)
 
 

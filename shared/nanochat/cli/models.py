@@ -71,10 +71,8 @@ def list_datasets() -> None:
 
     async def run(api: ApiClient) -> None:
         found = (await api.get("/v1/datasets"))["data"]
-        rows = [
-            (str(item.get("name", "")), str(item.get("num_shards", "")), str(item.get("description", "")))
-            for item in found
-        ]
+        keys = ("name", "num_shards", "description")
+        rows = [tuple(str(item.get(key, "")) for key in keys) for item in found]
         print_table(("dataset", "shards", "what"), rows, empty="no datasets")
 
     with_api(run)

@@ -40,17 +40,13 @@ LONGEST_BACKOFF_S = 30.0
 STEADY_S = 60.0  # a process that lived this long starts its backoff anew
 
 Say = Callable[[str], None]
+Specs = Callable[[StackSettings, dict[str, int]], list[ServiceSpec]]
 
 
 class Stack:
     """Five supervised processes. `say` gets a line for a person whenever something happens."""
 
-    def __init__(
-        self,
-        settings: StackSettings,
-        say: Say,
-        specs: Callable[[StackSettings, dict[str, int]], list[ServiceSpec]] | None = None,
-    ) -> None:
+    def __init__(self, settings: StackSettings, say: Say, specs: Specs | None = None) -> None:
         self._settings = settings
         self._home = settings.home_dir
         self._say = say
@@ -163,7 +159,7 @@ def service_specs(settings: StackSettings, chosen: dict[str, int]) -> list[Servi
         "NANOCHAT_REDIS_URL": redis_url,
         "NANOCHAT_GATEWAY_PORT": str(chosen["gateway"]),
         "NANOCHAT_GATEWAY_TRAINER_URL": f"{local}:{chosen['trainer']}",
-        "NANOCHAT_GATEWAY_INFERENCE_URL": f"{local}:{chosen['inference']}",
+        "NANOCHAT_GATEWAY_INFERENCE_URLS": f"{local}:{chosen['inference']}",
         "NANOCHAT_TRAINER_PORT": str(chosen["trainer"]),
         "NANOCHAT_INFERENCE_PORT": str(chosen["inference"]),
         "NANOCHAT_WORKER_METRICS_PORT": str(chosen["worker"]),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 import psutil
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from nanochat.errors import Conflict
 from nanochat.protocol import Strict
@@ -45,8 +45,8 @@ class StackState(Strict):
     stack: ProcessRef
     url: str
     is_ready: bool = False
-    ports: dict[str, int] = {}
-    services: dict[str, ProcessRef] = {}
+    ports: dict[str, int] = Field(default_factory=dict)
+    services: dict[str, ProcessRef] = Field(default_factory=dict)
 
     @staticmethod
     def path(home: Path) -> Path:
