@@ -1,0 +1,69 @@
+"""What every test may use: real and golden data where they are, a real Redis, a home of its own. Rooms have more."""
+
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from nanochat.cli.ports import any_free_port
+from nanochat.cli.redis_server import find_redis_server, redis_command
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+class DataSettings(BaseSettings):
+    """NANOCHAT_TEST_DATA: the folder with golden/, pretrain/, sft/, tasks/, core/; relative to the repository."""
+
+    model_config = SettingsConfigDict(env_prefix="NANOCHAT_TEST_")
+
+    data: Path = Path("../shared/data")
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder of real and golden data; the test is skipped where there is none, as in a user's clone."""
+    folder = (REPOSITORY / DataSettings().data).resolve()
+    if not (folder / "golden").is_dir():
+        pytest.skip(f"no test data at {folder} (NANOCHAT_TEST_DATA)")
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty $NANOCHAT_HOME."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.setenv("NANOCHAT_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Redis server for the session. Tests that count keys or messages take a database number of their own."""
+    port = any_free_port()
+    command = redis_command(find_redis_server(), port, tmp_path_factory.mktemp("redis"))
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
+        try:
+            _wait_for_port(port)
+            yield f"redis://127.0.0.1:{port}/0"
+        finally:
+            server.terminate()
+
+
+def _wait_for_port(port: int, deadline_s: float = 15.0) -> None:
+    end = time.monotonic() + deadline_s
+    while True:
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=1.0) as connection:
+                connection.sendall(b"PING\r\n")
+                if connection.recv(7) == b"+PONG\r\n":
+                    return
+        except OSError:
+            pass
+        if time.monotonic() > end:
+            raise TimeoutError(f"nothing answers on port {port} after {deadline_s} s")
+        time.sleep(0.02)
