@@ -137,19 +137,19 @@ class Leases:
             move(session, row, "cancelled" if row.cancel_requested else "queued", now)
             settle(session, row, now)
 
-    def reap(self) -> list[str]:
-        """End every lease that has expired: queued again while attempts are left, else failed. Returns the job ids."""
+    def reap(self) -> list[Job]:
+        """End every lease that has expired: queued again while attempts are left, else failed. Returns those jobs."""
         now = self._clock()
         expired = select(JobRow.id).where(JobRow.status == "running", JobRow.lease_expires_at < now)
         with self._database.read() as session:
             job_ids = list(session.scalars(expired))
-        return [job_id for job_id in job_ids if self._reap_one(job_id, now)]
+        return [job for job_id in job_ids if (job := self._reap_one(job_id, now)) is not None]
 
-    def _reap_one(self, job_id: str, now: float) -> bool:
+    def _reap_one(self, job_id: str, now: float) -> Job | None:
         with self._database.write() as session:
             row = lock(session, job_id)
             if row.status != "running" or row.lease_expires_at is None or row.lease_expires_at >= now:
-                return False  # renewed, ended or reaped by another trainer meanwhile
+                return None  # renewed, ended or reaped by another trainer meanwhile
             row.failures += 1
             if row.cancel_requested:
                 move(session, row, "cancelled", now)
@@ -158,7 +158,7 @@ class Leases:
             else:
                 move(session, row, "failed", now, _worker_lost(row))
             settle(session, row, now)
-            return True
+            return to_job(row)
 
     def beat(self, worker: str) -> None:
         """A worker says that it is alive, busy or not."""

@@ -67,15 +67,18 @@ class ModelStore:
                 row.promoted_at = self._clock()
             return _choice(row)
 
+    def previous(self, name: str) -> str:
+        """The checkpoint that a rollback would choose. Raises NotFound, or Conflict when there is none."""
+        with self._database.read() as session:
+            return _previous(session.get(ModelRow, name), name)
+
     def rollback(self, name: str) -> ServedChoice:
-        """Choose the one before; a second rollback goes forward again. Raises NotFound, or Conflict without one."""
+        """Choose the one before; a second rollback goes forward again. Raises as previous() does."""
         with self._database.write() as session:
             row = session.get(ModelRow, name, with_for_update=True)
-            if row is None:
-                raise NotFound(f"no model {name!r}; promote a checkpoint under this name first.", param="name")
-            if row.previous is None:
-                raise Conflict(f"model {name!r} has had only {row.checkpoint}; there is nothing to roll back to.")
-            row.checkpoint, row.previous = row.previous, row.checkpoint
+            previous = _previous(row, name)
+            assert row is not None
+            row.checkpoint, row.previous = previous, row.checkpoint
             row.generation += 1
             row.promoted_at = self._clock()
             return _choice(row)
@@ -107,6 +110,14 @@ class ModelStore:
                 )
                 for row in session.scalars(query.order_by(ReplicaRow.id))
             ]
+
+
+def _previous(row: ModelRow | None, name: str) -> str:
+    if row is None:
+        raise NotFound(f"no model {name!r}; promote a checkpoint under this name first.", param="name")
+    if row.previous is None:
+        raise Conflict(f"model {name!r} has had only {row.checkpoint}; there is nothing to roll back to.")
+    return row.previous
 
 
 def _choice(row: ModelRow) -> ServedChoice:

@@ -58,7 +58,7 @@ class JobStore:
         """
         now = self._clock()
         rows = plan(spec, now)
-        digest = hashlib.sha256(json.dumps(spec.model_dump(), sort_keys=True).encode()).hexdigest()
+        digest = _digest(spec)
         try:
             with self._database.write() as session:
                 if idempotency_key is not None:
@@ -80,6 +80,12 @@ class JobStore:
                 if earlier is None:
                     raise
                 return show(session, earlier)
+
+    def submitted(self, spec: JobSpec, idempotency_key: str) -> Job | None:
+        """The job of an earlier submission with this key, if there is one. Raises Conflict as submit() does."""
+        with self._database.read() as session:
+            row = _submitted_with(session, idempotency_key, _digest(spec))
+            return show(session, row) if row else None
 
     def get(self, job_id: str) -> Job:
         """Raises NotFound."""
@@ -198,6 +204,10 @@ def _requeue(session: Session, row: JobRow, now: float) -> None:
     row.cancel_requested = False
     row.started_at = None  # the deadline begins anew
     move(session, row, "queued", now)
+
+
+def _digest(spec: JobSpec) -> str:
+    return hashlib.sha256(json.dumps(spec.model_dump(), sort_keys=True).encode()).hexdigest()
 
 
 def _submitted_with(session: Session, key: str, digest: str) -> JobRow | None:

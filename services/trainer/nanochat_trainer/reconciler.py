@@ -1,0 +1,84 @@
+"""Brings broker and database together: sends what is dispatchable, sends again what was lost, ends dead leases.
+
+The database is right and the broker may forget. Several trainers may do this at once: a message sent twice starts a
+job once (nanochat.jobs.leases).
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+
+import anyio.to_thread
+
+from nanochat.errors import Unavailable
+from nanochat.jobs.leases import Leases
+from nanochat.jobs.store import JobStore
+from nanochat.protocol.jobs import Job
+from nanochat_trainer.broker import Broker
+from nanochat_trainer.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+
+class Reconciler:
+    def __init__(
+        self,
+        jobs: JobStore,
+        leases: Leases,
+        broker: Broker,
+        metrics: Metrics,
+        *,
+        interval_s: float,
+        resend_after_s: float,
+    ) -> None:
+        self._jobs = jobs
+        self._leases = leases
+        self._broker = broker
+        self._metrics = metrics
+        self._interval_s = interval_s
+        self._resend_after_s = resend_after_s
+        self._wake = asyncio.Event()
+
+    def wake(self) -> None:
+        """There is something to send: do not wait for the interval. Call on the event loop."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Until cancelled. What fails is logged and tried again at the next round."""
+        while True:
+            try:
+                await anyio.to_thread.run_sync(self.reconcile)
+            except Unavailable as exc:
+                log.warning("reconcile_postponed", extra={"reason": exc.message})
+            except Exception:
+                log.exception("reconcile_failed")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), self._interval_s)
+            self._wake.clear()
+
+    def reconcile(self) -> None:
+        """One round. Raises Unavailable when database or broker are away."""
+        for job in self._leases.reap():
+            log.warning("lease_expired", extra={"job_id": job.id, "status": job.status, "attempt": job.attempt})
+            self._metrics.attempts.labels(job.kind, "worker_lost").inc()
+        for job in self._jobs.dispatchable():
+            self._send(job, "new")
+        self._send_again()
+
+    def _send_again(self) -> None:
+        """Jobs sent a while ago that nobody took, if the broker holds no message: it has forgotten them.
+
+        While it holds some, the workers are busy, and sending more would only lengthen the queue.
+        """
+        jobs = self._jobs.undelivered(time.time() - self._resend_after_s)
+        if jobs and self._broker.num_waiting() == 0:
+            for job in jobs:
+                self._send(job, "lost")
+
+    def _send(self, job: Job, reason: str) -> None:
+        """Send, then mark: a crash in between sends twice, the other order never."""
+        self._broker.send(job)
+        self._jobs.mark_dispatched(job.id)
+        self._metrics.dispatched.labels(reason).inc()
+        log.info("job_dispatched", extra={"job_id": job.id, "kind": job.kind, "reason": reason})

@@ -1,0 +1,112 @@
+"""What a job must satisfy before it is stored: its references, its sizes, its tasks, a folder of its own to write to.
+
+The shape of a config is protocol/jobs.py; what a recipe can only find out from the data, the recipe says.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from nanochat.checkpoint.manifest import MANIFEST, checkpoints_dir
+from nanochat.config import GPTConfig
+from nanochat.errors import InvalidConfig
+from nanochat.protocol.jobs import (
+    EvaluateConfig,
+    Job,
+    JobKind,
+    PretrainConfig,
+    SftConfig,
+    TokenizerConfig,
+    TrainingConfig,
+    parse_config,
+)
+from nanochat.references import References
+from nanochat.tasks.registry import TASKS
+
+# Kinds that the API knows and no recipe can run yet.
+COMING_KINDS: frozenset[JobKind] = frozenset({"rl", "dataset", "report"})
+
+
+def check_jobs(jobs: Sequence[Job], references: References, home: Path) -> None:
+    """A planned job, or a pipeline and its stages in order. Raises InvalidConfig or DataError naming the field."""
+    stages = [job for job in jobs if job.kind != "pipeline"]
+    for position, job in enumerate(stages):
+        try:
+            _check_job(job, stages[:position], references, home)
+        except InvalidConfig as exc:
+            if len(jobs) == 1:
+                raise
+            raise InvalidConfig(f"stage {job.kind}: {exc.message}", param=exc.param) from exc
+
+
+def _check_job(job: Job, earlier: Sequence[Job], references: References, home: Path) -> None:
+    if job.kind in COMING_KINDS:
+        raise InvalidConfig(f"jobs of kind {job.kind} come with a later version.", param="kind")
+    config = parse_config(job.kind, job.config)
+    match config:
+        case PretrainConfig():
+            _check_model(config)
+            _check_batch(config, config.max_seq_len or GPTConfig().sequence_len, job.num_processes)
+        case SftConfig():
+            _check_batch(config, config.max_seq_len, job.num_processes)
+            _check_tasks("config.mixture", [item.task for item in config.mixture if item.task is not None])
+        case EvaluateConfig():
+            _check_tasks("config.tasks", config.tasks or [])
+        case _:
+            assert isinstance(config, TokenizerConfig), job.kind
+    references.resolve(job.kind, job.config, pending=earlier)
+    _check_unused(job, home)
+
+
+def _check_model(config: PretrainConfig) -> None:
+    """Only the sizes that depth decides: the vocabulary is the tokenizer's, known when the job starts."""
+    try:
+        GPTConfig.from_depth(
+            config.depth,
+            vocab_size=GPTConfig().vocab_size,
+            aspect_ratio=config.aspect_ratio,
+            head_dim=config.head_dim,
+            window_pattern=config.window_pattern,
+        )
+    except InvalidConfig as exc:
+        # from_depth derives n_embd and n_head; head_dim is the key that the user can change.
+        key = exc.param if exc.param in PretrainConfig.model_fields else "head_dim"
+        raise InvalidConfig(f"config.{key}: {exc.message}", param=f"config.{key}") from exc
+
+
+def _check_batch(config: TrainingConfig, max_seq_len: int | None, num_processes: int) -> None:
+    """total_batch_size must be whole steps of every process. What is not given, the recipe chooses to fit."""
+    if config.total_batch_size is None or max_seq_len is None:
+        return
+    rows = config.device_batch_size or 1
+    unit = rows * max_seq_len * num_processes
+    if config.total_batch_size % unit:
+        raise InvalidConfig(
+            f"config.total_batch_size is {config.total_batch_size}, which is no multiple of {unit} tokens "
+            f"(device_batch_size {rows} x max_seq_len {max_seq_len} x num_processes {num_processes}); "
+            f"use {max(1, round(config.total_batch_size / unit)) * unit}.",
+            param="config.total_batch_size",
+        )
+
+
+def _check_tasks(param: str, names: Sequence[str]) -> None:
+    for name in names:
+        if name not in TASKS:
+            raise InvalidConfig(
+                f"{param}: task {name!r} is not known; choose from {', '.join(sorted(TASKS))}.", param=param
+            )
+
+
+def _check_unused(job: Job, home: Path) -> None:
+    """Two jobs that wrote into one folder would resume from each other's checkpoints."""
+    if job.kind == "tokenizer" and (home / "tokenizers" / job.name / "tokenizer.json").exists():
+        raise InvalidConfig(f"tokenizer {job.name!r} exists already; give the job another name.", param="name")
+    run = job.config.get("run")
+    if run is None or job.config.get("resume"):
+        return
+    folder = checkpoints_dir(home) / run / job.kind
+    if any(folder.glob(f"step_*/{MANIFEST}")):
+        raise InvalidConfig(
+            f"run {run!r} has checkpoints of stage {job.kind} already; choose another name or config.run, "
+            "or set config.resume to go on from the newest.",
+            param="config.run",
+        )
