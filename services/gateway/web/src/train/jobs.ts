@@ -1,0 +1,49 @@
+/** The jobs as last heard of, and how they belong together. */
+import { computed, signal } from "@preact/signals";
+import { toApiError, type ApiError } from "../api/errors";
+import { listJobs } from "../api/jobs";
+import type { Job } from "../api/types";
+
+const NUM_LISTED = 100;
+
+export const jobs = signal<Job[] | null>(null);
+export const jobsError = signal<ApiError | null>(null);
+
+/** Jobs that no pipeline started, newest first. */
+export const topJobs = computed(() =>
+  (jobs.value ?? []).filter((job) => job.parent_id === null).sort((a, b) => b.created_at - a.created_at),
+);
+
+export async function refreshJobs(): Promise<void> {
+  try {
+    jobs.value = (await listJobs({ limit: String(NUM_LISTED) })).data;
+    jobsError.value = null;
+  } catch (cause) {
+    jobsError.value = toApiError(cause);
+  }
+}
+
+/** A pipeline's stages in order; empty for any other job. */
+export function stagesOf(pipeline: Job, all: readonly Job[]): Job[] {
+  const children = all.filter((job) => job.parent_id === pipeline.id);
+  const place = (job: Job): number => {
+    const index = pipeline.stages.indexOf(job.id);
+    return index < 0 ? job.created_at : index;
+  };
+  return children.sort((a, b) => place(a) - place(b));
+}
+
+/** The stage to look at: the one running, else the one that failed, else the last that did anything. */
+export function currentStage(stages: readonly Job[]): Job | undefined {
+  return (
+    stages.find((job) => job.status === "running") ??
+    stages.find((job) => job.status === "failed") ??
+    stages.findLast((job) => job.status === "succeeded") ??
+    stages[0]
+  );
+}
+
+/** What a pipeline made: the checkpoint to talk to. */
+export function madeCheckpoint(pipeline: Job, stages: readonly Job[]): string | null {
+  return pipeline.checkpoint ?? stages.findLast((job) => job.checkpoint !== null)?.checkpoint ?? null;
+}
