@@ -1,0 +1,62 @@
+"""A request on its way: its choices as sequences, and a queue that takes events from the engine's thread to its client.
+
+Torch-free. Once submitted, everything here but `events` belongs to the engine's thread.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence as Seq
+
+from nanochat.engine.sequence import Sequence
+from nanochat.protocol.generate import GenerateEvent
+
+
+class EventQueue:
+    """From the engine's thread to one coroutine. Bounded by what a request can say: a context full of tokens a
+    choice."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[Seq[GenerateEvent]] = asyncio.Queue()
+
+    def put(self, events: Seq[GenerateEvent]) -> None:
+        """From any thread. Events for a loop that has ended are dropped: nobody can read them."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, events)
+
+    async def get(self) -> Seq[GenerateEvent]:
+        """The next events, in order; never an empty list. Done or GenerateError comes last."""
+        return await self._queue.get()
+
+
+class Request:
+    """Times are of time.monotonic(). Equal only to itself."""
+
+    def __init__(self, sequences: list[Sequence], events: EventQueue, *, wants_prompt_logprobs: bool = False) -> None:
+        self.sequences = sequences
+        self.events = events
+        self.wants_prompt_logprobs = wants_prompt_logprobs
+        self.arrived_at = time.monotonic()
+        self.outbox: list[GenerateEvent] = []
+        self.has_started = False
+        self.is_closed = False  # ended, in whatever way
+
+    @property
+    def prompt_ids(self) -> list[int]:
+        """Shared by all choices."""
+        return self.sequences[0].prompt_ids
+
+    @property
+    def is_finished(self) -> bool:
+        return all(sequence.is_finished for sequence in self.sequences)
+
+    @property
+    def num_sampled(self) -> int:
+        return sum(sequence.num_sampled for sequence in self.sequences)
+
+    def send(self) -> None:
+        """Hand over what is in the outbox."""
+        if self.outbox:
+            self.events.put(self.outbox)
+            self.outbox = []

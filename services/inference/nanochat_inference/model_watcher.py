@@ -1,0 +1,174 @@
+"""Follows the choice of model: loads the wanted checkpoint beside the one in service, hands it over, and says how it
+went.
+
+A checkpoint that cannot be loaded is refused: the old one keeps answering, the reason is reported, and it is tried
+again later, since somebody may repair it. Loading has a thread of its own, so that the replica's heartbeat never stops
+for it.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+from nanochat.checkpoint import manifest
+from nanochat.errors import NanochatError, Unavailable
+from nanochat.jobs.models import ModelStore
+from nanochat_inference.loaded_model import LoadedModel
+from nanochat_inference.settings import InferenceSettings
+
+log = logging.getLogger(__name__)
+
+
+class ModelSource(Protocol):
+    """Says which checkpoint is wanted, and hears what became of it."""
+
+    def wanted(self) -> str | None:
+        """A reference; None where nothing was chosen yet. Raises Unavailable where nobody can tell now."""
+
+    def folder(self, reference: str) -> Path:
+        """Where it lies. Raises NotFound or CheckpointCorrupt."""
+
+    def report(self, served: str | None, error: str | None) -> None:
+        """What this replica serves, and why it does not serve what is wanted. Raises Unavailable."""
+
+    def retire(self) -> None:
+        """This replica ends. Raises Unavailable."""
+
+
+class PromotedModel:
+    """The choice in the database, under a model's name; this replica beats there."""
+
+    def __init__(self, store: ModelStore, home: Path, name: str, replica_id: str) -> None:
+        self._store = store
+        self._home = home
+        self._name = name
+        self._replica_id = replica_id
+
+    def wanted(self) -> str | None:
+        choice = self._store.served(self._name)
+        return choice.checkpoint if choice else None
+
+    def folder(self, reference: str) -> Path:
+        return manifest.find(self._home, reference).folder
+
+    def report(self, served: str | None, error: str | None) -> None:
+        self._store.heartbeat(self._replica_id, self._name, served, error)
+
+    def retire(self) -> None:
+        self._store.retire(self._replica_id)
+
+
+class FixedModel:
+    """One checkpoint for good, without a database."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def wanted(self) -> str:
+        return str(self._folder)
+
+    def folder(self, reference: str) -> Path:
+        return Path(reference)
+
+    def report(self, served: str | None, error: str | None) -> None:
+        """Nobody asks."""
+
+    def retire(self) -> None:
+        """Nobody asks."""
+
+
+class ModelWatcher:
+    def __init__(
+        self, source: ModelSource, settings: InferenceSettings, on_loaded: Callable[[LoadedModel], None]
+    ) -> None:
+        """on_loaded is called on the watcher's thread."""
+        self._source = source
+        self._settings = settings
+        self._on_loaded = on_loaded
+        self._served: str | None = None
+        self._error: str | None = None
+        self._failed: tuple[str, float] | None = None  # which reference, and when
+        self._status = "the choice of model has not been read yet"
+        self._loading: tuple[str, Future[LoadedModel]] | None = None
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
+        self._wake = threading.Event()
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self._run, name="model-watcher", daemon=True)
+
+    @property
+    def status(self) -> str:
+        """Why there is no model, for people to read. Any thread."""
+        return self._status
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._is_stopping = True
+        self._wake.set()
+        self._thread.join()
+        self._loader.shutdown()
+
+    def _run(self) -> None:
+        while not self._is_stopping:
+            self._wake.clear()
+            try:
+                self._look()
+                self._source.report(self._served, self._error)
+            except Unavailable as exc:
+                # What is served goes on; only the news do not come through.
+                log.warning("model_choice_unreadable", extra={"reason": exc.message})
+                self._status = f"the choice of model cannot be read: {exc.message}"
+            self._wake.wait(self._settings.poll_interval_s)
+        try:
+            self._source.retire()
+        except Unavailable as exc:
+            log.warning("retire_failed", extra={"reason": exc.message})
+
+    def _look(self) -> None:
+        """Compare what is wanted with what is served, and take the next step towards it."""
+        wanted = self._source.wanted()
+        self._take_loaded(wanted)
+        if wanted is None:
+            self._status = (
+                f"no checkpoint has been promoted to {self._settings.model!r}; train one and promote it "
+                f"(POST /v1/models/{self._settings.model}/promote)."
+            )
+        elif wanted == self._served:
+            self._error = None
+        elif self._loading is None and not self._failed_lately(wanted):
+            self._status = f"checkpoint {wanted} is being loaded"
+            log.info("model_loading", extra={"checkpoint": wanted})
+            future = self._loader.submit(self._load, wanted)
+            self._loading = wanted, future
+            future.add_done_callback(lambda _: self._wake.set())
+
+    def _load(self, reference: str) -> LoadedModel:
+        return LoadedModel.load(self._source.folder(reference), self._settings)
+
+    def _take_loaded(self, wanted: str | None) -> None:
+        """Put a loaded checkpoint into service, unless another one is wanted by now."""
+        if self._loading is None or not self._loading[1].done():
+            return
+        reference, future = self._loading
+        self._loading = None
+        error = future.exception()
+        if error is not None:
+            message = error.message if isinstance(error, NanochatError) else repr(error)
+            log.error("model_refused", extra={"checkpoint": reference, "reason": message}, exc_info=error)
+            self._failed = reference, time.monotonic()
+            self._error = message
+            self._status = f"checkpoint {reference} could not be loaded: {message}"
+        elif reference == wanted:
+            self._on_loaded(future.result())
+            self._served, self._error, self._failed = reference, None, None
+            log.info("model_served", extra={"checkpoint": reference})
+
+    def _failed_lately(self, reference: str) -> bool:
+        if self._failed is None or self._failed[0] != reference:
+            return False
+        return time.monotonic() - self._failed[1] < self._settings.reload_interval_s

@@ -1,0 +1,63 @@
+"""How an inference replica is deployed, from NANOCHAT_INFERENCE_* variables."""
+
+import os
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from nanochat.settings import CommonSettings
+
+_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+class InferenceSettings(BaseSettings):
+    """Every field has a default that suits one machine."""
+
+    model_config = SettingsConfigDict(env_prefix="NANOCHAT_INFERENCE_", extra="forbid", frozen=True)
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8002, ge=0, le=65535)
+    replica_id: str = Field(default="", description="Name among the replicas; empty: host name and process id.")
+    checkpoint: Path | None = Field(
+        default=None, description="Serve this checkpoint's folder, without a database; empty: the promoted one."
+    )
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, mps.")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    num_threads: int = Field(default=0, ge=0, description="Threads of a matrix product; 0: the usable cores.")
+
+    max_running: int = Field(default=8, ge=1, le=1024, description="Choices generated at once: slots of the cache.")
+    max_waiting: int = Field(default=64, ge=0, description="Choices that wait for a slot; more are refused with 503.")
+    max_body_bytes: int = Field(default=8 * 2**20, ge=1024)
+    deadline_s: float = Field(default=600.0, gt=0, description="From a request's arrival to its last token.")
+    drain_timeout_s: float = Field(default=30.0, ge=0, description="For running requests, after SIGTERM.")
+    poll_interval_s: float = Field(default=1.0, gt=0, description="Between looks at the choice of model, and beats.")
+    reload_interval_s: float = Field(default=10.0, gt=0, description="Before a checkpoint that failed is tried again.")
+
+    common: CommonSettings = Field(default_factory=CommonSettings.load)
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the environment now. Raises pydantic's ValidationError naming the variable."""
+        return cls()
+
+    @property
+    def model(self) -> str:
+        """The name that requests ask for."""
+        return self.common.model
+
+    @property
+    def resolved_num_threads(self) -> int:
+        return self.num_threads or usable_cores()
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: affinity, and a container's quota, which torch does not look at."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = _CPU_QUOTA.read_text().split()
+        limit = cores if quota == "max" else int(quota) // int(period)
+    except (OSError, ValueError):
+        limit = cores
+    return max(1, min(cores, limit))
