@@ -13,18 +13,18 @@ from torch import Tensor
 CPU_BLOCK = 128
 
 
-def causal_attention(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float) -> Tensor:
     """Rows that begin at position 0: q (B, T, H, D), k and v (B, T, Hk, D) -> (B, T, H, D)."""
     T = q.size(1)
     gqa = q.size(2) != k.size(2)
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, T, H, D) -> (B, H, T, D)
     if q.device.type == "cpu" and T > CPU_BLOCK:
-        return _blockwise(q, k, v, window).transpose(1, 2)
+        return _blockwise(q, k, v, window, scale).transpose(1, 2)
     if window >= T - 1:
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=gqa)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=gqa)
     else:
         mask = visible_keys(torch.arange(T, device=q.device), T, window)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=gqa)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=gqa)
     return y.transpose(1, 2)
 
 
@@ -35,7 +35,7 @@ def visible_keys(positions: Tensor, num_keys: int, window: int, first_key: int =
     return (distance >= 0) & (distance <= window)
 
 
-def cached_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+def cached_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> Tensor:
     """Queries (B, T, H, D) over cached keys and values (B, S, Hk, D), as mask (B, T, S) allows -> (B, T, H, D).
 
     The mask is additive, in q's dtype. Query heads that share a key/value head are laid along T, so no key is copied.
@@ -44,14 +44,16 @@ def cached_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     Hk = k.size(2)
     group = H // Hk
     if group == 1:
-        y = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), mask[:, None])
+        q = q.transpose(1, 2)  # (B, T, H, D) -> (B, H, T, D)
+        y = F.scaled_dot_product_attention(q, k.transpose(1, 2), v.transpose(1, 2), mask[:, None], scale=scale)
         return y.transpose(1, 2)
     q = q.view(B, T, Hk, group, D).permute(0, 2, 3, 1, 4).reshape(B, Hk, group * T, D)
-    y = F.scaled_dot_product_attention(q, k.transpose(1, 2), v.transpose(1, 2), mask.repeat(1, group, 1)[:, None])
+    mask = mask.repeat(1, group, 1)[:, None]  # (B, T, S) -> (B, 1, group * T, S)
+    y = F.scaled_dot_product_attention(q, k.transpose(1, 2), v.transpose(1, 2), mask, scale=scale)
     return y.view(B, Hk, group, T, D).permute(0, 3, 1, 2, 4).reshape(B, T, H, D)
 
 
-def _blockwise(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+def _blockwise(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float) -> Tensor:
     """The same in pieces of CPU_BLOCK queries, each with the keys within its window; (B, H, T, D) in and out."""
     T = q.size(2)
     group = q.size(1) // k.size(1)
@@ -64,7 +66,7 @@ def _blockwise(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
         mask = visible_keys(torch.arange(start, stop), stop - first, window, first)
         pieces.append(
             F.scaled_dot_product_attention(
-                q[:, :, start:stop], k[:, :, first:stop], v[:, :, first:stop], attn_mask=mask
+                q[:, :, start:stop], k[:, :, first:stop], v[:, :, first:stop], attn_mask=mask, scale=scale
             )
         )
     return torch.cat(pieces, dim=2)

@@ -4,6 +4,7 @@ Sizes and constants come from config.py, first weights from init.py, stored name
 optimizer, sampling or files.
 """
 
+import math
 from typing import NamedTuple, cast
 
 import torch
@@ -64,7 +65,8 @@ class Attention(nn.Module):
         self.head_dim = config.head_dim
         self.window = config.windows[layer]
         self.layer = layer
-        self.qk_scale = config.qk_scale
+        # The factor on both q and k is taken on their product instead: once, and at no cost.
+        self.scale = config.qk_scale**2 / math.sqrt(config.head_dim)
         self.gate_channels = config.value_gate_channels
         self.gate_range = config.value_gate_range
         kv_width = config.n_kv_head * config.head_dim
@@ -87,16 +89,16 @@ class Attention(nn.Module):
         if self.value_gate is not None and self.value_embedding is not None:
             gate = self.gate_range * torch.sigmoid(self.value_gate(h[..., : self.gate_channels]))  # (B, T, Hk)
             v = v + gate[..., None] * self.value_embedding(token_ids).view_as(v)
-        q = rms_norm(apply_rotary(q, *rotation)) * self.qk_scale
-        k = rms_norm(apply_rotary(k, *rotation)) * self.qk_scale
+        q = rms_norm(apply_rotary(q, *rotation))
+        k = rms_norm(apply_rotary(k, *rotation))
         if step is None:
-            y = causal_attention(q, k, v, self.window)
+            y = causal_attention(q, k, v, self.window, self.scale)
         else:
             step.store(self.layer, k, v)
             if step.is_fresh:
-                y = causal_attention(q, k, v, self.window)
+                y = causal_attention(q, k, v, self.window, self.scale)
             else:
-                y = cached_attention(q, *step.visible(self.layer, self.window))
+                y = cached_attention(q, *step.visible(self.layer, self.window), self.scale)
         out: Tensor = self.out(y.reshape(B, T, C))
         return out
 

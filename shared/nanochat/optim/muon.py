@@ -51,9 +51,10 @@ def second_shape(rows: int, cols: int) -> tuple[int, int]:
 
 def equilibrate_rows(g: Tensor) -> Tensor:
     """Give every row the matrix's root mean square row norm."""
-    row_norms = g.norm(dim=-1, keepdim=True).clamp_(min=MIN_NORM)
-    mean_norm = _norm(g) / math.sqrt(g.size(-2))
-    return g * (mean_norm / row_norms)
+    row_norms = torch.linalg.vector_norm(g, dim=-1, keepdim=True).clamp_(min=MIN_NORM)
+    mean_norm: Tensor = _norm(g) / math.sqrt(g.size(-2))
+    scale: Tensor = mean_norm / row_norms
+    return g * scale
 
 
 def rescale(g: Tensor, norm: float | Tensor) -> Tensor:
@@ -70,4 +71,6 @@ def reduce_variance(g: Tensor, second: Tensor, beta2: float) -> Tensor:
 
 
 def _norm(g: Tensor) -> Tensor:
-    return g.norm(dim=(-2, -1), keepdim=True)
+    """Frobenius norm of each matrix, (n, 1, 1)."""
+    norm: Tensor = torch.linalg.matrix_norm(g, keepdim=True)
+    return norm

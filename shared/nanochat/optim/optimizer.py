@@ -17,8 +17,8 @@ from nanochat.optim.muon import muon_step, second_shape
 class MuonAdamW:
     """Two moments a parameter, float32: AdamW's first and second, or Muon's momentum buffer and row or column variance.
 
-    A Muon group's moments are one stack, (n, rows, cols) and (n, rows, 1) or (n, 1, cols), so that a step is a few large
-    products. matrix_dtype is that of Muon's orthogonalisation: bfloat16 where it is the compute dtype, else float32.
+    A Muon group's moments are one stack, (n, rows, cols) and (n, rows, 1) or (n, 1, cols), so that a step is a few
+    large products. matrix_dtype is that of Muon's orthogonalisation: the compute dtype if bfloat16, else float32.
     """
 
     def __init__(self, groups: list[Group], matrix_dtype: torch.dtype = torch.float32) -> None:
@@ -69,9 +69,9 @@ class MuonAdamW:
         """Copy a saved state in. Raises InvalidConfig, changing nothing, unless it is that of the same parameters."""
         own = self.state_tensors()
         if own.keys() != tensors.keys():
+            missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
             raise InvalidConfig(
-                "the optimizer state does not belong to this model: "
-                f"missing {sorted(own.keys() - tensors.keys())[:5]}, unknown {sorted(tensors.keys() - own.keys())[:5]}. "
+                f"the optimizer state does not belong to this model: missing {missing[:5]}, unknown {unknown[:5]}. "
                 "Use the state saved beside these weights."
             )
         for name, tensor in own.items():

@@ -4,6 +4,7 @@ Five steps of an odd polynomial whose coefficients change from step to step, fro
 matrix products, so it runs in low precision on any device. What is orthogonalised, and why, is muon.py's.
 """
 
+import torch
 from torch import Tensor
 
 # (a, b, c) of X <- aX + (bA + cA^2)X with A = XX^T, for five steps and a safety factor of 1.01 on the first norm.
@@ -20,7 +21,7 @@ NORM_EPS = 1e-6
 
 def polar_express(g: Tensor) -> Tensor:
     """(n, rows, cols) in any float dtype -> the same shape, each matrix near orthogonal (zero matrices stay zero)."""
-    x = g / (NORM_FACTOR * g.norm(dim=(-2, -1), keepdim=True) + NORM_EPS)
+    x: Tensor = g / (NORM_FACTOR * torch.linalg.matrix_norm(g, keepdim=True) + NORM_EPS)
     is_tall = g.size(-2) > g.size(-1)
     if is_tall:
         x = x.mT.contiguous()
