@@ -34,8 +34,8 @@ class LoadedModel:
 
     @classmethod
     def load(cls, folder: Path, settings: InferenceSettings) -> Self:
-        """Verify and read a checkpoint. Raises CheckpointCorrupt; takes seconds, so call it beside the one in
-        service.""" device = resolve_device(settings.device)
+        """Verify and read a checkpoint. Raises CheckpointCorrupt. Takes seconds: not for the engine's thread."""
+        device = resolve_device(settings.device)
         checkpoint = store.load(folder, device)
         dtype = compute_dtype(device, settings.precision)
         with torch.device(device):

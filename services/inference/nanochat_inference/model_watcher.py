@@ -1,9 +1,7 @@
-"""Follows the choice of model: loads the wanted checkpoint beside the one in service, hands it over, and says how it
-went.
+"""Follows the choice of model: loads the wanted checkpoint beside the one in service, hands it over, and reports.
 
 A checkpoint that cannot be loaded is refused: the old one keeps answering, the reason is reported, and it is tried
-again later, since somebody may repair it. Loading has a thread of its own, so that the replica's heartbeat never stops
-for it.
+again later, since somebody may repair it. Loading has a thread of its own: the replica's heartbeat never stops for it.
 """
 
 import logging

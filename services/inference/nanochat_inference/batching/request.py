@@ -13,8 +13,7 @@ from nanochat.protocol.generate import GenerateEvent
 
 
 class EventQueue:
-    """From the engine's thread to one coroutine. Bounded by what a request can say: a context full of tokens a
-    choice."""
+    """From the engine's thread to one coroutine. Bounded by what a request can say: a full context a choice."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
