@@ -1,0 +1,69 @@
+"""Puts the gateway together: what it holds, in which order a request passes, where its routes are.
+
+A request passes request id -> metrics -> security headers -> unexpected errors -> key -> route.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+from fastapi import FastAPI
+
+from nanochat.observability.request_id import RequestIdMiddleware
+from nanochat_gateway import (
+    routes_chat,
+    routes_completions,
+    routes_health,
+    routes_jobs,
+    routes_models,
+)
+from nanochat_gateway.errors import UnexpectedErrorMiddleware, install_error_handlers
+from nanochat_gateway.inference_client import InferenceClient
+from nanochat_gateway.keys import KeyRing
+from nanochat_gateway.metrics import Metrics, MetricsMiddleware
+from nanochat_gateway.routes_pages import STATIC, install_pages
+from nanochat_gateway.security_headers import SecurityHeadersMiddleware
+from nanochat_gateway.settings import GatewaySettings
+from nanochat_gateway.state import GatewayState
+from nanochat_gateway.trainer_client import TrainerClient
+
+# Open streams are bounded by inference, which refuses what it cannot queue; this is the last line behind that.
+_MAX_CONNECTIONS = 1000
+# Below the five seconds after which uvicorn closes an idle connection, so that no request meets a closing one.
+_IDLE_CONNECTION_S = 2.0
+
+
+def create_app(settings: GatewaySettings, static: Path = STATIC) -> FastAPI:
+    http = httpx.AsyncClient(
+        limits=httpx.Limits(max_connections=_MAX_CONNECTIONS, keepalive_expiry=_IDLE_CONNECTION_S),
+        trust_env=False,  # peers are named by address; a proxy for the outer world is not for them
+    )
+    state = GatewayState(
+        settings=settings,
+        keys=KeyRing(settings.access),
+        inference=InferenceClient(http, settings),
+        trainer=TrainerClient(http, settings),
+        metrics=Metrics(),
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with http:
+            yield
+
+    # Bodies are read by body.py, so FastAPI could only describe them wrongly: no generated pages.
+    app = FastAPI(
+        title="nanochat", lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
+    app.state.gateway = state
+    install_error_handlers(app)
+    for module in (routes_chat, routes_completions, routes_models, routes_jobs, routes_health):
+        app.include_router(module.router)
+    install_pages(app, static)
+    # The last one added is the outermost.
+    app.add_middleware(UnexpectedErrorMiddleware)
+    app.add_middleware(SecurityHeadersMiddleware)
+    app.add_middleware(MetricsMiddleware, metrics=state.metrics)
+    app.add_middleware(RequestIdMiddleware)
+    return app

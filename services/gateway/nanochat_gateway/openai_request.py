@@ -1,0 +1,60 @@
+"""OpenAI's requests as what inference is asked for (protocol/generate.py)."""
+
+from nanochat.protocol.generate import GenerateRequest
+from nanochat.protocol.openai import ChatCompletionRequest, CompletionRequest, TokenStreamRequest
+from nanochat_gateway.conversation import conversation
+from nanochat_gateway.limits import check_message_sizes, check_prompt_sizes
+from nanochat_gateway.settings import GatewaySettings
+
+
+def chat_generation(body: ChatCompletionRequest, settings: GatewaySettings) -> GenerateRequest:
+    """Raises InvalidRequest for messages that are too many, too long, or in a wrong order."""
+    check_message_sizes(body.messages, settings)
+    return GenerateRequest(
+        model=body.model,
+        messages=conversation(body.messages),
+        max_tokens=body.token_limit,
+        temperature=body.temperature,
+        top_k=body.top_k,
+        top_p=body.top_p,
+        stop=body.stops,
+        seed=body.seed,
+        n=body.n,
+        logprobs=body.top_logprobs if body.logprobs else None,
+    )
+
+
+def token_stream_generation(body: TokenStreamRequest, settings: GatewaySettings) -> GenerateRequest:
+    check_message_sizes(body.messages, settings)
+    return GenerateRequest(
+        model=body.model or settings.common.model,
+        messages=conversation(body.messages),
+        max_tokens=body.max_tokens,
+        temperature=body.temperature,
+        top_k=body.top_k,
+    )
+
+
+def completion_generations(body: CompletionRequest, settings: GatewaySettings) -> list[GenerateRequest]:
+    """One for each prompt. Raises InvalidRequest for prompts that are too many or too long."""
+    check_prompt_sizes(body.prompts, settings)
+    return [_completion_generation(body, prompt) for prompt in body.prompts]
+
+
+def _completion_generation(body: CompletionRequest, prompt: str | list[int]) -> GenerateRequest:
+    text, token_ids = (prompt, None) if isinstance(prompt, str) else (None, prompt)
+    return GenerateRequest(
+        model=body.model,
+        prompt=text,
+        prompt_token_ids=token_ids,
+        max_tokens=max(1, body.max_tokens),  # inference samples at least one; for 0 it is dropped again
+        temperature=body.temperature,
+        top_k=body.top_k,
+        top_p=body.top_p,
+        stop=body.stops,
+        seed=body.seed,
+        n=body.n,
+        logprobs=body.logprobs,
+        # The gateway has no tokenizer: the text of a prompt of token ids comes with its log probabilities.
+        prompt_logprobs=body.echo and (body.logprobs is not None or text is None),
+    )

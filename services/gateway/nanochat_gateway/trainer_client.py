@@ -1,0 +1,106 @@
+"""Carries a request of the training API to the trainer and its answer back, event streams as they come.
+
+Understands neither; what goes along is listed here: a few headers, a bounded body. A trainer that is away is a 503.
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
+
+import httpx
+from fastapi import Request
+from starlette.datastructures import Headers
+
+from nanochat.errors import DeadlineExceeded, Unavailable
+from nanochat.observability.request_id import current_request_id
+from nanochat_gateway.settings import GatewaySettings
+
+_REQUEST_HEADERS = ("content-type", "accept", "idempotency-key", "last-event-id")
+_RESPONSE_HEADERS = ("content-type", "retry-after", "location", "cache-control", "etag")
+
+
+class TrainerReply:
+    """Status and headers, and then either `events()` or `body()`. Call aclose() in any case."""
+
+    def __init__(self, response: httpx.Response, resources: AsyncExitStack, max_bytes: int) -> None:
+        self._response = response
+        self._resources = resources
+        self._max_bytes = max_bytes
+        self.status = response.status_code
+        self.headers = {name: response.headers[name] for name in _RESPONSE_HEADERS if name in response.headers}
+
+    @property
+    def is_event_stream(self) -> bool:
+        return self.headers.get("content-type", "").startswith("text/event-stream")
+
+    async def events(self) -> AsyncGenerator[bytes, None]:
+        """Bytes as they come. Ends where the trainer breaks off: the client resumes with Last-Event-ID."""
+        try:
+            async for chunk in self._response.aiter_bytes():
+                yield chunk
+        except httpx.HTTPError:
+            return
+
+    async def body(self) -> bytes:
+        """Raises Unavailable when it breaks off or is over the bound."""
+        body = bytearray()
+        try:
+            async for chunk in self._response.aiter_bytes():
+                body += chunk
+                if len(body) > self._max_bytes:
+                    raise Unavailable(f"The trainer's answer is over {self._max_bytes} bytes; ask for less of it.")
+        except httpx.HTTPError as exc:
+            raise Unavailable("The trainer's answer broke off; try again.") from exc
+        return bytes(body)
+
+    async def aclose(self) -> None:
+        await self._resources.aclose()
+
+
+class TrainerClient:
+    def __init__(self, http: httpx.AsyncClient, settings: GatewaySettings) -> None:
+        self._http = http
+        self._settings = settings
+
+    async def send(self, request: Request, body: bytes) -> TrainerReply:
+        """Raises Unavailable when the trainer is away, DeadlineExceeded when it takes over `trainer_timeout_s`."""
+        timeout = httpx.Timeout(self._settings.trainer_timeout_s, connect=self._settings.connect_timeout_s)
+        carried = self._http.build_request(
+            request.method,
+            httpx.URL(self._settings.trainer_url, raw_path=_raw_path(request)),
+            content=body,
+            headers=_carried_headers(request.headers),
+            timeout=timeout,
+        )
+        async with AsyncExitStack() as undo:
+            try:
+                response = await self._http.send(carried, stream=True)
+            except httpx.ConnectTimeout as exc:
+                raise Unavailable("The trainer does not answer; wait until it has started.") from exc
+            except httpx.TimeoutException as exc:
+                raise DeadlineExceeded(
+                    f"The trainer took over {self._settings.trainer_timeout_s:g} s; look whether it was done."
+                ) from exc
+            except httpx.HTTPError as exc:
+                raise Unavailable("The trainer does not answer; wait until it has started.") from exc
+            undo.push_async_callback(response.aclose)
+            return TrainerReply(response, undo.pop_all(), self._settings.max_reply_bytes)
+
+    async def is_live(self) -> bool:
+        url = f"{self._settings.trainer_url}/health/live"
+        try:
+            return (await self._http.get(url, timeout=self._settings.probe_timeout_s)).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+
+def _raw_path(request: Request) -> bytes:
+    """Path and query as the client wrote them, escapes included."""
+    path: bytes = request.scope.get("raw_path") or request.url.path.encode()
+    query: bytes = request.scope["query_string"]
+    return path + (b"?" + query if query else b"")
+
+
+def _carried_headers(headers: Headers) -> dict[str, str]:
+    carried = {name: headers[name] for name in _REQUEST_HEADERS if name in headers}
+    request_id = current_request_id()
+    return {**carried, "x-request-id": request_id} if request_id else carried
