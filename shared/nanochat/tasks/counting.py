@@ -92,7 +92,7 @@ class Counting(GeneratedTask):
         answer: list[Part] = [
             PythonPart(text=f"'{word}'.count('{letter}')"),
             PythonOutputPart(text=count),
-            TextPart(text=f"The number of {letter} in {word} is {count}."),
+            TextPart(text=f"The answer is {count}."),
         ]
         return Conversation(
             messages=[Message(role="user", content=request), Message(role="assistant", content=answer)],
