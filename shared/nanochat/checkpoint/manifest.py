@@ -55,7 +55,7 @@ def checkpoints_dir(home: Path) -> Path:
 
 def write(folder: Path, *, run: str, stage: str, step: int, created: float) -> None:
     """Write the manifest over the files that are in `folder` now. The last file of a checkpoint."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
     files = {
         path.relative_to(folder).as_posix(): {"size_bytes": path.stat().st_size, "sha256": _digest(path)}
         for path in paths
