@@ -1,0 +1,31 @@
+"""A tiny random model with every part active, and a tokenizer whose tokens are the 256 bytes."""
+
+import pytest
+import torch
+
+from nanochat.config import GPTConfig
+from nanochat.model.gpt import GPT
+from nanochat.tokenizer.bpe import Tokenizer
+
+CONFIG = GPTConfig(
+    sequence_len=256, vocab_size=265, n_layer=4, n_head=4, n_kv_head=2, n_embd=64, short_window_divisor=4
+)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    return Tokenizer([bytes([byte]) for byte in range(256)])
+
+
+@pytest.fixture(scope="session")
+def model() -> GPT:
+    """Weights large enough that the likeliest token is far ahead of the next, whatever the rounding."""
+    model = GPT(CONFIG)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            scale = parameter.shape[-1] ** -0.5 if parameter.dim() == 2 else 0.5
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
+        model.embedding.weight.mul_(8)
+        model.head.weight.mul_(4)
+    return model.requires_grad_(False).eval()

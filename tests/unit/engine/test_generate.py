@@ -1,0 +1,214 @@
+"""Batched, one by one, and without a cache: the same text. A scripted model tests what a random one would never say."""
+
+import itertools
+import random
+
+import pytest
+import torch
+from torch import Tensor
+
+from nanochat.engine.generate import Engine
+from nanochat.engine.params import SamplingParams
+from nanochat.engine.sequence import Sequence
+from nanochat.engine.slots import Row
+from nanochat.engine.step import MAX_PREFILL_TOKENS, run_step, score_prompt
+from nanochat.errors import ContextTooLong, InvalidRequest
+from nanochat.model.gpt import GPT
+from nanochat.model.kv_cache import KVCache
+from nanochat.protocol.generate import Delta, Finished, ToolCall
+from nanochat.tokenizer.bpe import Tokenizer
+
+GREEDY = SamplingParams(temperature=0, max_tokens=20)
+
+
+def _prompts(num: int, seed: int = 0, longest: int = 150) -> list[list[int]]:
+    rng = random.Random(seed)
+    return [[256, *(rng.randrange(256) for _ in range(rng.randint(0, longest)))] for _ in range(num)]
+
+
+def _plain(model: GPT, prompt: list[int], max_tokens: int) -> list[int]:
+    """Greedy, the whole row anew for every token: no cache, no batch."""
+    ids = list(prompt)
+    with torch.inference_mode():
+        for _ in range(max_tokens):
+            ids.append(int(model(torch.tensor([ids]))[0, -1].argmax()))
+            if ids[-1] in (256, 260):  # bos, assistant_end
+                break
+    return ids[len(prompt) :]
+
+
+def test_ragged_batches_equal_single_rows_equal_the_plain_model(model: GPT, tokenizer: Tokenizer) -> None:
+    prompts = _prompts(9)
+    plain = [_plain(model, prompt, 20) for prompt in prompts]
+    # Three slots for nine prompts: rows of all lengths join and leave in the middle.
+    for num_slots in (1, 3, 16):
+        completions = Engine(model, tokenizer, num_slots=num_slots).generate(prompts, GREEDY)
+        assert [choices[0].token_ids for choices in completions] == plain, f"{num_slots} slots"
+
+
+def test_rows_that_end_at_different_times_do_not_disturb_others(model: GPT, tokenizer: Tokenizer) -> None:
+    prompts = _prompts(8, seed=3)
+    params = [SamplingParams(temperature=0, max_tokens=1 + 3 * i) for i in range(8)]
+    together = Engine(model, tokenizer, num_slots=3).generate(prompts, params)
+    for prompt, p, choices in zip(prompts, params, together, strict=True):
+        assert choices[0].token_ids == _plain(model, prompt, p.max_tokens or 0)
+
+
+def test_prompts_larger_than_one_prefill_are_split(
+    model: GPT, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert MAX_PREFILL_TOKENS > 200
+    monkeypatch.setattr("nanochat.engine.step.MAX_PREFILL_TOKENS", 200)
+    prompts = _prompts(6, seed=4)
+    completions = Engine(model, tokenizer, num_slots=6).generate(prompts, GREEDY)
+    assert [choices[0].token_ids for choices in completions] == [_plain(model, prompt, 20) for prompt in prompts]
+
+
+def test_a_seed_gives_the_same_text_in_any_company(model: GPT, tokenizer: Tokenizer) -> None:
+    prompts = _prompts(7, seed=5)
+    params = [
+        SamplingParams(seed=i, max_tokens=15, temperature=1.2, top_k=(0, 5, 200)[i % 3], top_p=(1.0, 0.9)[i % 2])
+        for i in range(7)
+    ]
+    alone = [Engine(model, tokenizer).generate([q], [p])[0] for q, p in zip(prompts, params, strict=True)]
+    together = Engine(model, tokenizer, num_slots=4).generate(prompts, params)
+    backwards = Engine(model, tokenizer, num_slots=7).generate(prompts[::-1], params[::-1])[::-1]
+    assert together == alone == backwards
+
+
+def test_samples_of_one_prompt_share_its_prefill_and_differ(model: GPT, tokenizer: Tokenizer) -> None:
+    (prompt,) = _prompts(1, seed=6)
+    params = SamplingParams(seed=1, n=5, temperature=2.0, max_tokens=10)
+    computed = []
+    forward = model.forward_cached
+
+    def counting(token_ids: Tensor, cache: KVCache, slots: Tensor, num_new: Tensor, all_logits: bool = False) -> Tensor:
+        computed.append(int(num_new.sum()))
+        return forward(token_ids, cache, slots, num_new, all_logits)
+
+    counted = GPT.__new__(GPT)
+    counted.__dict__.update(model.__dict__, forward_cached=counting)
+    (choices,) = Engine(counted, tokenizer, num_slots=8).generate([prompt], params)
+    assert computed[0] == len(prompt)
+    assert max(computed[1:]) <= 5
+    assert len({tuple(choice.token_ids) for choice in choices}) == 5
+    # With fewer slots than samples, later ones compute the prompt again, and come to the same.
+    assert Engine(model, tokenizer, num_slots=2).generate([prompt], params) == [choices]
+
+
+def test_a_prompt_of_one_token_can_be_sampled_several_times(model: GPT, tokenizer: Tokenizer) -> None:
+    (choices,) = Engine(model, tokenizer).generate([[256]], SamplingParams(temperature=0, n=3, max_tokens=5))
+    assert [choice.token_ids for choice in choices] == [_plain(model, [256], 5)] * 3
+
+
+def test_slots_are_clean_for_the_next_prompt(model: GPT, tokenizer: Tokenizer) -> None:
+    engine = Engine(model, tokenizer, num_slots=2)
+    prompts = _prompts(4, seed=8)
+    assert engine.generate(prompts, GREEDY) == engine.generate(prompts, GREEDY)
+
+
+def test_generation_ends_where_the_context_does(model: GPT, tokenizer: Tokenizer) -> None:
+    prompts = [[256] * 250, [256] * 255, [256] * 10]
+    completions = Engine(model, tokenizer).generate(prompts, SamplingParams(seed=3, temperature=2))
+    for prompt, (choice,) in zip(prompts, completions, strict=True):
+        assert len(prompt) + len(choice.token_ids) <= 256
+
+
+def test_a_prompt_too_long_is_refused_before_anything_runs(model: GPT, tokenizer: Tokenizer) -> None:
+    with pytest.raises(ContextTooLong):
+        Engine(model, tokenizer, max_len=32).generate([[256], [256] * 32], GREEDY)
+
+
+def test_no_prompts_give_no_completions(model: GPT, tokenizer: Tokenizer) -> None:
+    assert Engine(model, tokenizer).generate([], GREEDY) == []
+
+
+def test_a_stream_says_what_generate_says(model: GPT, tokenizer: Tokenizer) -> None:
+    prompt = _prompts(1, seed=9)[0]
+    engine = Engine(model, tokenizer, num_slots=2)
+    params = SamplingParams(seed=4, max_tokens=30)
+    events = list(engine.stream(prompt, params))
+    ((whole,),) = engine.generate([prompt], params)
+    assert "".join(event.text for event in events if isinstance(event, Delta)) == whole.text
+    assert events[-1] == Finished(finish_reason=whole.finish_reason, completion_tokens=len(whole.token_ids))
+    # Left off in the middle, the next one starts anew.
+    next(engine.stream(prompt, params))
+    assert list(engine.stream(prompt, params)) == events
+    with pytest.raises(InvalidRequest):
+        next(engine.stream(prompt, SamplingParams(n=2)))
+
+
+def test_prompt_scores_are_those_of_the_plain_model(
+    model: GPT, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nanochat.engine.step._SCORED_CHUNK", 16)
+    prompt = [256, *range(60, 110)]
+    cache = KVCache(model.config, 2, 256)
+    cache.lengths[1] = 99  # left by somebody else
+    row = Row(Sequence(prompt, SamplingParams(temperature=0, logprobs=3), tokenizer, 256), slot=1)
+    with torch.inference_mode():
+        scored = score_prompt(model, cache, row)
+        reference = model(torch.tensor([prompt]))[0].double().log_softmax(-1)
+    assert scored[0] is None
+    for position, score in enumerate(scored[1:], start=1):
+        assert score is not None
+        assert score.token_id == prompt[position]
+        assert score.logprob == pytest.approx(reference[position - 1, prompt[position]].item(), abs=1e-4)
+        assert [top.token_id for top in score.top] == reference[position - 1].topk(3).indices.tolist()
+    # The row goes on as if it had not been scored.
+    run_step(model, cache, [row])
+    assert row.sequence.generated_ids == _plain(model, prompt, 1)
+
+
+class Scripted:
+    """Answers with given tokens, by their place behind the prompt; what a tool forces has a place as well."""
+
+    def __init__(self, model: GPT, prompt: list[int], script: list[int]) -> None:
+        self.config, self.device, self.compute_dtype = model.config, model.device, model.compute_dtype
+        self.seen: list[int] = []
+        self._num_prompt = len(prompt)
+        self._script = script
+
+    def forward_cached(self, token_ids: Tensor, cache: KVCache, slots: Tensor, num_new: Tensor) -> Tensor:
+        self.seen += token_ids[0, : int(num_new[0])].tolist()
+        cache.lengths[slots] += num_new
+        logits = torch.zeros((1, self.config.vocab_size))
+        logits[0, self._script[int(cache.lengths[slots[0]]) - self._num_prompt]] = 1.0
+        return logits
+
+
+class Sums:
+    def evaluate(self, expression: str) -> str | None:
+        left, _, right = expression.partition("+")
+        return str(int(left) + int(right)) if left.isdigit() and right.isdigit() else None
+
+
+def test_a_tool_call_runs_and_its_result_is_what_the_model_reads(model: GPT, tokenizer: Tokenizer) -> None:
+    prompt = [256, *b"q"]
+    special = tokenizer.special_id
+    call = [special("<|python_start|>"), *b"20+22", special("<|python_end|>")]
+    output = [special("<|output_start|>"), *b"42", special("<|output_end|>")]
+    said = [*call, *[0] * len(output), *b"ok", special("<|assistant_end|>")]  # zeros: places of forced tokens
+    scripted = Scripted(model, prompt, said)
+    engine = Engine(scripted, tokenizer, Sums())  # type: ignore[arg-type]
+    ((completion,),) = engine.generate([prompt], SamplingParams(temperature=0))
+    assert completion.text == "20+22=42\nok"
+    assert completion.token_ids == [*call, *output, *b"ok", special("<|assistant_end|>")]
+    assert list(itertools.compress(completion.token_ids, completion.is_sampled)) == [
+        *call,
+        *b"ok",
+        special("<|assistant_end|>"),
+    ]
+    assert scripted.seen == [*prompt, *completion.token_ids[:-1]]
+    assert completion.tool_calls == [ToolCall(expression="20+22", result="42", start=0, end=8)]
+    events = list(Engine(Scripted(model, prompt, said), tokenizer, Sums()).stream(prompt, GREEDY))  # type: ignore[arg-type]
+    assert "".join(event.text for event in events if isinstance(event, Delta)) == completion.text
+
+
+def test_without_a_calculator_a_call_has_an_empty_result(model: GPT, tokenizer: Tokenizer) -> None:
+    special = tokenizer.special_id
+    said = [special("<|python_start|>"), *b"1", special("<|python_end|>"), 0, 0, special("<|assistant_end|>")]
+    engine = Engine(Scripted(model, [256], said), tokenizer)  # type: ignore[arg-type]
+    ((completion,),) = engine.generate([[256]], SamplingParams(temperature=0))
+    assert completion.text == "1=\n"
+    assert completion.token_ids[3:5] == [special("<|output_start|>"), special("<|output_end|>")]
