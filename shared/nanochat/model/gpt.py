@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nanochat.config import GPTConfig
 from nanochat.errors import ContextTooLong
-from nanochat.model.attention import cached_attention, causal_attention
+from nanochat.model.attention import causal_attention
 from nanochat.model.kv_cache import KVCache
 from nanochat.model.precision import embedding_dtype
 from nanochat.model.ragged import RaggedStep
@@ -98,7 +98,7 @@ class Attention(nn.Module):
             if step.is_fresh:
                 y = causal_attention(q, k, v, self.window, self.scale)
             else:
-                y = cached_attention(q, *step.visible(self.layer, self.window), self.scale)
+                y = step.attend(self.layer, q, self.window, self.scale)
         out: Tensor = self.out(y.reshape(B, T, C))
         return out
 

@@ -8,78 +8,108 @@ import torch
 from torch import Tensor
 
 from nanochat.errors import ContextTooLong
-from nanochat.model.attention import visible_keys
+from nanochat.model.attention import cached_attention, visible_keys
 from nanochat.model.kv_cache import KVCache
+
+# A row that is attended for nothing costs less than half of one whose keys are gathered into a copy.
+MAX_SPAN_RATIO = 2
 
 
 class RaggedStep:
-    """positions: (B, T) on the device, kept inside the cache for padding. is_fresh: every row begins at position 0."""
+    """positions: (B, T) on the device, kept within the keys for padding. is_fresh: every row begins at position 0.
+
+    Raises ContextTooLong where a slot would outgrow the cache.
+    """
 
     def __init__(self, cache: KVCache, slots: Tensor, num_new: Tensor, T: int, device: torch.device) -> None:
         slots, num_new = slots.cpu(), num_new.cpu()
-        self._cache = cache
-        self._slots_cpu, self._device = slots, device
         before = cache.lengths[slots]
-        self._after = before + num_new
-        self._num_keys = int(self._after.max())
+        after = before + num_new
+        self._num_keys = int(after.max())
         if self._num_keys > cache.max_len:
-            slot = int(slots[self._after.argmax()])
             raise ContextTooLong(
-                f"slot {slot} would hold {self._num_keys} tokens; the cache takes {cache.max_len}. "
-                "Stop the sequence or make a larger cache."
+                f"slot {int(slots[after.argmax()])} would hold {self._num_keys} tokens; the cache takes "
+                f"{cache.max_len}. Stop the sequence or make a larger cache."
             )
-        first = int(before.min())
+        self._cache, self._device = cache, device
+        self._slots_cpu, self._after = slots, after
+        self._first_position = int(before.min())
         self.is_fresh = int(before.max()) == 0
-        self._first_position = first
-        B = slots.numel()
         positions = before[:, None] + torch.arange(T)
-        self._is_padded = int(num_new.min()) < T
-        self._is_prefix = bool((slots == torch.arange(B)).all())  # rows are the cache's first slots, in order
-        self.positions = positions.clamp_(max=self._num_keys - 1).to(device, non_blocking=True)
+        self.positions = positions.clamp(max=self._num_keys - 1).to(device, non_blocking=True)
         self._slots = slots.to(device, non_blocking=True)
         self._num_new = num_new.to(device, non_blocking=True)
-        self._target: tuple[Tensor, Tensor]
-        if self._is_padded:
-            self._rows, columns = (torch.arange(T) < num_new[:, None]).nonzero(as_tuple=True)
-            self._columns = columns.to(device)
-            self._target = (slots[self._rows].to(device), (before[self._rows] + columns).to(device))
-            self._rows = self._rows.to(device)
-        else:
-            self._target = (self._slots[:, None], self.positions)
-        self._masks: dict[int, tuple[int, Tensor]] = {}
+        self._plan_stores(before, num_new, T)
+        self._plan_reads()
+
+    def _plan_stores(self, before: Tensor, num_new: Tensor, T: int) -> None:
+        """Which of the new (B, T) entries are tokens, and the slot and column that each goes to."""
+        self._tokens: tuple[Tensor, Tensor] | None = None  # None: all of them
+        self._target = (self._slots[:, None], self.positions)
+        if int(num_new.min()) < T:
+            rows, columns = (torch.arange(T) < num_new[:, None]).nonzero(as_tuple=True)
+            target = self._slots_cpu[rows], before[rows] + columns
+            self._tokens = rows.to(self._device), columns.to(self._device)
+            self._target = target[0].to(self._device), target[1].to(self._device)
+
+    def _plan_reads(self) -> None:
+        """Read a span of neighbouring slots in place where the rows fill enough of it, else gather the rows' own."""
+        slots = self._slots_cpu
+        low, high = int(slots.min()), int(slots.max()) + 1
+        self._span = slice(low, high) if high - low <= MAX_SPAN_RATIO * slots.numel() else None
+        self._places: Tensor | None = None  # each row's place in the span; None: in order
+        if self._span is not None and not torch.equal(slots, torch.arange(low, high)):
+            self._places = self._slots - low
+        self._masks: dict[int, Tensor] = {}
 
     def shift_embeddings(self, e: Tensor) -> Tensor:
         """Each token's predecessor (B, T, C), the first one's from the cache; remembers each row's new last one."""
         chain = torch.cat((self._cache.last_embedding[self._slots][:, None], e), dim=1)  # (B, 1 + T, C)
-        self._cache.last_embedding[self._slots] = chain[torch.arange(e.size(0), device=self._device), self._num_new]
+        self._cache.last_embedding[self._slots] = chain[self._row_indices(), self._num_new]
         return chain[:, :-1]
 
     def store(self, layer: int, k: Tensor, v: Tensor) -> None:
         """Write the new keys and values (B, T, Hk, D) of one layer; padding is left out."""
-        if self._is_padded:
-            k, v = k[self._rows, self._columns], v[self._rows, self._columns]
+        if self._tokens is not None:
+            k, v = k[self._tokens], v[self._tokens]
         self._cache.keys[layer].index_put_(self._target, k)
         self._cache.values[layer].index_put_(self._target, v)
 
-    def visible(self, layer: int, window: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Keys and values (B, S, Hk, D) that some row sees, and the additive mask (B, T, S) of which row sees which."""
-        if window not in self._masks:
-            start = max(0, self._first_position - window)
-            mask = visible_keys(self.positions, self._num_keys - start, window, start)
-            additive = torch.zeros(mask.shape, dtype=self._cache.keys.dtype, device=self._device)
-            self._masks[window] = start, additive.masked_fill_(~mask, float("-inf"))
-        start, additive = self._masks[window]
+    def attend(self, layer: int, q: Tensor, window: int, scale: float) -> Tensor:
+        """Attention of q (B, T, H, D) over the slots' keys, those just stored included -> (B, T, H, D)."""
+        start = max(0, self._first_position - window)
+        visible = slice(start, self._num_keys)
         keys, values = self._cache.keys[layer], self._cache.values[layer]
-        if self._is_prefix:
-            B = self._slots.numel()
-            return keys[:B, start : self._num_keys], values[:B, start : self._num_keys], additive
-        span = slice(start, self._num_keys)
-        return keys[:, span][self._slots], values[:, span][self._slots], additive
+        mask = self._mask(window, start)
+        if self._span is None:
+            return cached_attention(q, keys[:, visible][self._slots], values[:, visible][self._slots], mask, scale)
+        k, v = keys[self._span, visible], values[self._span, visible]
+        if self._places is None:
+            return cached_attention(q, k, v, mask, scale)
+        return cached_attention(self._spread(q, k.size(0)), k, v, mask, scale)[self._places]
 
     def last(self, x: Tensor) -> Tensor:
         """Each row's last new token: (B, T, C) -> (B, C)."""
-        return x[torch.arange(x.size(0), device=self._device), (self._num_new - 1).clamp(min=0)]
+        return x[self._row_indices(), (self._num_new - 1).clamp(min=0)]
 
     def finish(self) -> None:
         """Count the new tokens, once every layer has stored its own."""
         self._cache.lengths[self._slots_cpu] = self._after
+
+    def _mask(self, window: int, start: int) -> Tensor:
+        """Additive mask (B, T, S), or (span, T, S) where rows are spread: 0 where a query sees a key, else -inf."""
+        if window not in self._masks:
+            seen = visible_keys(self.positions, self._num_keys - start, window, start)
+            mask = torch.zeros(seen.shape, dtype=self._cache.keys.dtype, device=self._device)
+            mask.masked_fill_(~seen, float("-inf"))
+            if self._span is not None and self._places is not None:
+                mask = self._spread(mask, self._span.stop - self._span.start)
+            self._masks[window] = mask
+        return self._masks[window]
+
+    def _spread(self, x: Tensor, size: int) -> Tensor:
+        """Rows at their places in the span, zeros between: (B, ...) -> (size, ...)."""
+        return x.new_zeros((size, *x.shape[1:])).index_copy_(0, self._places, x) if self._places is not None else x
+
+    def _row_indices(self) -> Tensor:
+        return torch.arange(self._slots.numel(), device=self._device)
