@@ -1,5 +1,7 @@
 """python -m nanochat_trainer"""
 
+import logging
+
 import uvicorn
 
 from nanochat.observability.logs import setup_logs
@@ -10,6 +12,7 @@ from nanochat_trainer.settings import TrainerSettings
 def main() -> None:
     settings = TrainerSettings.load()
     setup_logs("trainer", settings.common.log_level)
+    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)  # a line for each plugin at every start
     uvicorn.run(
         create_app(settings),
         host=settings.host,

@@ -17,7 +17,13 @@ class Broker:
     def __init__(self, url: str) -> None:
         self._celery = Celery("nanochat", broker=url)
         self._celery.conf.update(
-            broker_transport_options=BROKER_TRANSPORT_OPTIONS,
+            # One more try and no waiting in between: whoever calls comes back later.
+            broker_transport_options={
+                **BROKER_TRANSPORT_OPTIONS,
+                "max_retries": 1,
+                "interval_start": 0.0,
+                "interval_step": 0.0,
+            },
             broker_connection_timeout=5,
             task_default_queue=QUEUE,
             task_ignore_result=True,
@@ -40,8 +46,8 @@ class Broker:
         """Messages that no worker has taken yet."""
         try:
             with self._celery.connection_for_write() as connection:
-                connection.ensure_connection(max_retries=1, timeout=5)
-                declared = connection.default_channel.queue_declare(QUEUE, passive=False)
+                connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=5)
+                declared = connection.default_channel.queue_declare(QUEUE)
                 return int(declared.message_count)
         except (OperationalError, OSError) as exc:
             raise _away(exc) from exc

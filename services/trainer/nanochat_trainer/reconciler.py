@@ -45,12 +45,16 @@ class Reconciler:
         self._wake.set()
 
     async def run(self) -> None:
-        """Until cancelled. What fails is logged and tried again at the next round."""
+        """Until cancelled. What fails is logged, an absence once, and tried again at the next round."""
+        is_away = False
         while True:
             try:
                 await anyio.to_thread.run_sync(self.reconcile)
+                is_away = False
             except Unavailable as exc:
-                log.warning("reconcile_postponed", extra={"reason": exc.message})
+                if not is_away:
+                    log.warning("reconcile_postponed", extra={"reason": exc.message})
+                is_away = True
             except Exception:
                 log.exception("reconcile_failed")
             with contextlib.suppress(TimeoutError):

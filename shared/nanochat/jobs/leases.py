@@ -23,9 +23,10 @@ from nanochat.jobs.views import to_job
 from nanochat.protocol.jobs import Job, JobError, JobProgress, JobStatus
 from nanochat.protocol.progress import Metric, Progress
 
-# A lost worker is noticed within LEASE_S; a beat may be missed three times before.
+# A lost worker is noticed within LEASE_S, many missed beats later. A beat also brings back the wish to cancel, so it is
+# frequent.
 LEASE_S = 20.0
-HEARTBEAT_S = 5.0
+HEARTBEAT_S = 2.0
 
 
 class LeaseLost(Conflict):
@@ -129,12 +130,19 @@ class Leases:
             move(session, row, status, now, error)
             settle(session, row, now)
 
-    def release(self, lease: Lease) -> None:
-        """Back to the queue, to be resumed elsewhere: this worker stops. Counts as no failure. Raises LeaseLost."""
+    def release(self, lease: Lease, *, is_failure: bool = False) -> None:
+        """Back to the queue, to be resumed elsewhere. With `is_failure` it uses up an attempt. Raises LeaseLost."""
         now = self._clock()
         with self._database.write() as session:
             row = self._held(session, lease)
-            move(session, row, "cancelled" if row.cancel_requested else "queued", now)
+            row.failures += is_failure
+            if row.cancel_requested:
+                move(session, row, "cancelled", now)
+            elif not is_failure or requeues_after_loss(row.failures, row.max_attempts):
+                move(session, row, "queued", now)
+            else:
+                message = f"the run was stopped from outside in {row.failures} of {row.max_attempts} attempts."
+                move(session, row, "failed", now, JobError(code="stopped", message=message))
             settle(session, row, now)
 
     def reap(self) -> list[Job]:

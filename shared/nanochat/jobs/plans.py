@@ -12,9 +12,9 @@ from nanochat.protocol.jobs import CONFIG_BY_KIND, JobKind, JobProgress, JobSpec
 SINGLE_PROCESS_KINDS = frozenset({"tokenizer", "dataset", "report"})
 
 
-def new_job_id(now: float) -> str:
-    """Sorts by age: milliseconds in hexadecimal, then chance."""
-    return f"job_{int(now * 1000):011x}{secrets.token_hex(5)}"
+def new_job_id(now: float, position: int = 0) -> str:
+    """Sorts by age, then by place in the pipeline: milliseconds, position and chance in hexadecimal."""
+    return f"job_{int(now * 1000):011x}{position:02x}{secrets.token_hex(4)}"
 
 
 def plan(spec: JobSpec, now: float) -> list[JobRow]:
@@ -34,7 +34,7 @@ def plan(spec: JobSpec, now: float) -> list[JobRow]:
 def _stages(spec: JobSpec, parent_id: str, name: str, now: float) -> list[JobRow]:
     config = PipelineConfig.model_validate(spec.config)
     profile = load_profile(config.profile)
-    ids = [new_job_id(now) for _ in profile.stages]
+    ids = [new_job_id(now, position) for position in range(1, len(profile.stages) + 1)]
     configs = stage_configs(profile, config, name, ids)
     rows = []
     for position, (stage, values) in enumerate(zip(profile.stages, configs, strict=True)):

@@ -183,7 +183,7 @@ class JobStore:
     def count_by_status(self) -> dict[str, int]:
         query = select(JobRow.status, func.count()).group_by(JobRow.status)
         with self._database.read() as session:
-            return dict(session.execute(query).tuples().all())
+            return dict(session.execute(query).all())
 
     def _ready(self, condition: ColumnElement[bool], limit: int) -> list[Job]:
         predecessor = aliased(JobRow)
