@@ -1,6 +1,7 @@
 """The `nanochat` command: its groups, and how an error ends it. Each group is a file of its own."""
 
 import sys
+from collections.abc import Callable
 
 import typer
 from pydantic import ValidationError
@@ -36,9 +37,13 @@ models.data_app.command("download", context_settings=LENIENT)(later.not_yet(late
 
 
 def main() -> None:
+    guarded(app)
+
+
+def guarded(command: Callable[[], object]) -> None:
     """Status 0: done; 1: it failed, with a sentence on standard error; 2: it was asked for wrongly."""
     try:
-        app()
+        command()
     except NanochatError as exc:
         error_console.print(f"nanochat: {exc.message}", style="red", markup=False, soft_wrap=True)
         sys.exit(1)

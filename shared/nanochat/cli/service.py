@@ -106,7 +106,7 @@ class Service:
                 with contextlib.suppress(ProcessLookupError):
                     self._process.kill()
             await ended
-        await end_processes(family)
+        await end_processes(family, grace_s=0.0 if hurry.is_set() else 2.0)
 
     def log_tail(self, num_lines: int = 15) -> str:
         if not self.log_file.exists():
@@ -135,7 +135,7 @@ class Service:
         return response.status_code == 200
 
 
-async def end_processes(processes: list[psutil.Process], grace_s: float = 3.0) -> None:
+async def end_processes(processes: list[psutil.Process], grace_s: float) -> None:
     """Wait for them to end by themselves for `grace_s`, then SIGKILL. psutil refuses a process id used anew."""
     deadline = asyncio.get_running_loop().time() + grace_s
     while (alive := [process for process in processes if _is_alive(process)]) and (

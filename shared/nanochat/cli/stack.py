@@ -1,6 +1,6 @@
 """The embedded stack: Redis, trainer, worker, inference and gateway as five processes on loopback.
 
-    async with Stack(settings, say) as stack:    # all of them answer
+    async with Stack(settings, say, service_specs) as stack:    # all of them answer
         await stack.supervise()                  # until cancelled; one that dies is started again
                                                  # on the way out they stop in order and leave nothing behind
 
@@ -46,11 +46,11 @@ Specs = Callable[[StackSettings, dict[str, int]], list[ServiceSpec]]
 class Stack:
     """Five supervised processes. `say` gets a line for a person whenever something happens."""
 
-    def __init__(self, settings: StackSettings, say: Say, specs: Specs | None = None) -> None:
+    def __init__(self, settings: StackSettings, say: Say, specs: Specs) -> None:
         self._settings = settings
         self._home = settings.home_dir
         self._say = say
-        self._specs = specs or service_specs
+        self._specs = specs
         self._services: dict[str, Service] = {}
         self._held = ExitStack()
         self._hurry = asyncio.Event()
@@ -205,5 +205,5 @@ async def end_leftovers(home: Path) -> None:
     family = [child for process in processes for child in process.children(recursive=True)]
     for process in processes:
         process.terminate()
-    await end_processes([*processes, *family], grace_s=20.0)
+    await end_processes([*processes, *family], grace_s=10.0)
     StackState.remove(home)

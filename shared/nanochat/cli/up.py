@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from nanochat.cli.settings import StackSettings
-from nanochat.cli.stack import Stack, end_leftovers
+from nanochat.cli.stack import Specs, Stack, end_leftovers, service_specs
 from nanochat.cli.state import StackState
+from nanochat.cli.terminal import say
 from nanochat.errors import DeadlineExceeded, Unavailable
 
-console = Console(highlight=False)
 START_DEADLINE_S = 180.0
 STOP_DEADLINE_S = 100.0
 POLL_S = 0.1
@@ -42,7 +41,7 @@ def down() -> None:
     process = state.stack.find() if state else None
     if process is None:
         asyncio.run(end_leftovers(home))
-        console.print(f"no stack runs in {home}")
+        say(f"no stack runs in {home}")
         return
     process.terminate()
     deadline = time.monotonic() + STOP_DEADLINE_S
@@ -52,19 +51,21 @@ def down() -> None:
             asyncio.run(end_leftovers(home))
             raise DeadlineExceeded(f"the stack did not stop within {STOP_DEADLINE_S:.0f} s; it was killed.")
         time.sleep(POLL_S)
-    console.print("stopped")
+    say("stopped")
 
 
-def run_with_stack(settings: StackSettings, work: Callable[[Stack], Awaitable[int]]) -> int:
+Work = Callable[[Stack], Awaitable[int]]
+
+
+def run_with_stack(settings: StackSettings, work: Work, specs: Specs = service_specs) -> int:
     """Run `work` beside a supervised stack; the exit status is its own, or 0 when a signal ends it.
 
     The first SIGINT, SIGTERM or SIGHUP cancels `work` and stops the stack in order; the second kills.
     """
-    return asyncio.run(_run_with_stack(settings, work))
+    return asyncio.run(_run_until_signal(Stack(settings, say, specs), work))
 
 
-async def _run_with_stack(settings: StackSettings, work: Callable[[Stack], Awaitable[int]]) -> int:
-    stack = Stack(settings, say)
+async def _run_until_signal(stack: Stack, work: Work) -> int:
     body = asyncio.ensure_future(_beside(stack, work))
     num_signals = 0
 
@@ -85,7 +86,7 @@ async def _run_with_stack(settings: StackSettings, work: Callable[[Stack], Await
         return 0
 
 
-async def _beside(stack: Stack, work: Callable[[Stack], Awaitable[int]]) -> int:
+async def _beside(stack: Stack, work: Work) -> int:
     async with stack:
         supervision = asyncio.ensure_future(stack.supervise())
         working = asyncio.ensure_future(work(stack))
@@ -112,7 +113,7 @@ def _up_detached(home: Path) -> None:
     """Raises Unavailable with the end of the log when it does not come up."""
     running = StackState.running(home)
     if running and running.is_ready:
-        console.print(f"nanochat is up already at {running.url} - stop with: nanochat down")
+        say(f"nanochat is up already at {running.url} - stop with: nanochat down")
         return
     log_file = home / "logs" / "stack.log"
     log_file.parent.mkdir(parents=True, exist_ok=True)
@@ -128,14 +129,10 @@ def _up_detached(home: Path) -> None:
     while time.monotonic() < deadline:
         state = StackState.running(home)
         if state and state.is_ready and state.stack.pid == process.pid:
-            console.print(f"nanochat is up at {state.url} - stop with: nanochat down")
+            say(f"nanochat is up at {state.url} - stop with: nanochat down")
             return
         if process.poll() is not None:
             raise Unavailable(f"the stack did not start.\n{log_file.read_text(errors='replace').strip()}")
         time.sleep(POLL_S)
     process.terminate()
     raise DeadlineExceeded(f"the stack was not up within {START_DEADLINE_S:.0f} s; see {log_file}.")
-
-
-def say(line: str) -> None:
-    console.print(line, markup=False)
