@@ -1,0 +1,96 @@
+"""The training API passed on: what goes along, what comes back, and who may."""
+
+import json
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from starlette.responses import Response
+
+from tests.integration.gateway.conftest import GatewayWith
+from tests.integration.gateway.fake_trainer import FakeTrainer
+from tests.integration.gateway.server import eventually
+
+
+def test_a_job_is_passed_on_with_its_headers(client: httpx.Client, trainer: FakeTrainer) -> None:
+    trainer.response = Response('{"id": "j1"}', status_code=202, headers={"location": "/v1/jobs/j1"})
+    trainer.response.headers["content-type"] = "application/json"
+    headers = {"idempotency-key": "k1", "x-request-id": "r1", "cookie": "c=1", "authorization": "Bearer x"}
+    response = client.post("/v1/jobs?a=1&b=%20", json={"kind": "pipeline"}, headers=headers)
+    assert (response.status_code, response.json(), response.headers["location"]) == (202, {"id": "j1"}, "/v1/jobs/j1")
+    [received] = trainer.received
+    assert (received.method, received.path, received.query) == ("POST", "/v1/jobs", "a=1&b=%20")
+    assert json.loads(received.body) == {"kind": "pipeline"}
+    assert received.headers["idempotency-key"] == "k1"
+    assert received.headers["x-request-id"] == "r1"
+    assert received.headers["content-type"] == "application/json"
+    assert not {"cookie", "authorization"} & set(received.headers)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/jobs/j%2D1"),
+        ("POST", "/v1/jobs/j1/cancel"),
+        ("POST", "/v1/jobs/j1/retry"),
+        ("GET", "/v1/jobs/j1/metrics"),
+        ("GET", "/v1/jobs/j1/logs"),
+        ("GET", "/v1/checkpoints"),
+        ("GET", "/v1/checkpoints/demo/sft/step_000500"),
+        ("GET", "/v1/datasets"),
+        ("POST", "/v1/datasets/climbmix/download"),
+        ("POST", "/v1/models/nanochat/promote"),
+        ("POST", "/v1/models/nanochat/rollback"),
+    ],
+)
+def test_each_address_goes_through_as_it_was_written(
+    client: httpx.Client, trainer: FakeTrainer, method: str, path: str
+) -> None:
+    assert client.request(method, path).status_code == 200
+    assert [(received.method, received.path) for received in trainer.received] == [(method, path)]
+
+
+def test_an_error_of_the_trainer_keeps_its_status_and_gets_the_envelope(
+    client: httpx.Client, trainer: FakeTrainer
+) -> None:
+    body = json.dumps({"error": {"code": "invalid_config", "message": "config.depth is 0", "param": "config.depth"}})
+    trainer.response = Response(body, status_code=422, media_type="application/json")
+    response = client.post("/v1/jobs", json={})
+    assert response.status_code == 422
+    assert response.json()["error"] == {
+        "message": "config.depth is 0",
+        "type": "invalid_request_error",
+        "param": "config.depth",
+        "code": "invalid_config",
+    }
+    trainer.response = Response("Internal Server Error", status_code=500)
+    assert client.post("/v1/jobs", json={}).json()["error"]["code"] == "trainer_error"
+
+
+def test_events_are_streamed_and_resumed(gateway: str, trainer: FakeTrainer) -> None:
+    with httpx.Client(trust_env=False) as client:
+        for last, expected in (("0", "id: 1"), ("7", "id: 8")):
+            headers = {"last-event-id": last}
+            with client.stream("GET", f"{gateway}/v1/jobs/j1/events", headers=headers) as response:
+                assert response.headers["content-type"].startswith("text/event-stream")
+                lines: Iterator[str] = response.iter_lines()
+                assert next(lines) == expected
+                assert trainer.num_streams == 1
+            eventually(lambda: trainer.num_streams == 0, "the trainer's stream is closed with the client's")
+
+
+def test_a_trainer_that_is_away_is_a_503_and_chat_goes_on(gateway_with: GatewayWith) -> None:
+    gateway = gateway_with(trainer_url="http://127.0.0.1:9")
+    response = httpx.get(f"{gateway}/v1/jobs", trust_env=False)
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "unavailable")
+    assert response.headers["retry-after"] == "1"
+    ready = httpx.get(f"{gateway}/health/ready", trust_env=False)
+    assert (ready.status_code, ready.json()["warnings"]) == (200, ["the trainer does not answer"])
+
+
+def test_bodies_are_bounded_both_ways(gateway_with: GatewayWith, trainer: FakeTrainer) -> None:
+    gateway = gateway_with(max_body_bytes=2000, max_reply_bytes=2000)
+    assert httpx.post(f"{gateway}/v1/jobs", content=b"x" * 2001, trust_env=False).status_code == 413
+    assert trainer.received == []
+    trainer.response = Response(b"x" * 2001)
+    assert httpx.get(f"{gateway}/v1/jobs/j1/logs", trust_env=False).status_code == 503
