@@ -14,7 +14,7 @@ from pathlib import Path
 
 # Source read at most, in bytes of the standard library and of packages: parsing takes about a second for 4 MB.
 _MAX_STDLIB_BYTES = 12_000_000
-_MAX_PACKAGE_BYTES = 12_000_000
+_MAX_PACKAGE_BYTES = 8_000_000
 _MAX_FILE_BYTES = 400_000  # larger ones are tables and generated code
 
 _MAX_DOCUMENT_CHARS = 1000  # small models have short rows, and what does not fit in a row is thrown away
@@ -41,9 +41,9 @@ def documents() -> Iterator[str]:
     """Clean documents of 60 to about 1000 characters, no paragraph twice."""
     seen: set[str] = set()
     for text in _raw_texts():
-        paragraphs = [paragraph for paragraph in _paragraphs(text) if paragraph not in seen]
-        seen.update(paragraphs)
-        yield from _cut(paragraphs)
+        new = [paragraph for paragraph in dict.fromkeys(_paragraphs(text)) if paragraph not in seen]
+        seen.update(new)
+        yield from _cut(new)
 
 
 def _raw_texts() -> Iterator[str]:

@@ -1,0 +1,79 @@
+"""Reading documents out of shards, and shards that hold none."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from nanochat.data.shards import Shards
+from nanochat.errors import DataError
+
+
+def test_the_last_shard_is_for_validation(write_shards: Callable[..., Path]) -> None:
+    with Shards(write_shards([["a", "b", "c"], ["d"], ["e", "f"]])) as shards:
+        assert list(shards.documents("train")) == ["a", "b", "c", "d"]
+        assert list(shards.documents("val")) == ["e", "f"]
+
+
+def test_empty_and_null_documents_are_passed_over(write_shards: Callable[..., Path]) -> None:
+    with Shards(write_shards([["a", "", None, "b"], ["c"]])) as shards:
+        assert list(shards.documents("train")) == ["a", "b"]
+        assert shards.read_row_group("train", 0, 0) == ["a", ""]
+
+
+@pytest.mark.parametrize("kind", [pa.large_string(), pa.string_view()])
+def test_every_kind_of_string_column_is_read(write_shards: Callable[..., Path], kind: pa.DataType) -> None:
+    folder = write_shards([["a"], ["b"]])
+    table = pa.table({"id": [1, 2], "text": pa.array(["x", "y"], type=kind)})
+    pq.write_table(table, folder / "shard_00000.parquet")
+    with Shards(folder) as shards:
+        assert list(shards.documents("train")) == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (pa.table({"content": ["x"], "id": [1]}), "no column 'text', only content, id"),
+        (pa.table({"text": [1, 2]}), "holds int64; it must hold strings"),
+        (pa.table({"text": [["x"]]}), "it must hold strings"),
+    ],
+)
+def test_a_shard_without_texts_is_named(write_shards: Callable[..., Path], table: pa.Table, message: str) -> None:
+    folder = write_shards([["a"], ["b"], ["c"]])
+    pq.write_table(table, folder / "shard_00001.parquet")
+    with Shards(folder) as shards, pytest.raises(DataError, match=message) as caught:
+        list(shards.documents("train"))
+    assert "shard_00001.parquet" in caught.value.message
+
+
+@pytest.mark.parametrize("spoil", [lambda c: c[:4] + b"\xff" * (len(c) - 8) + c[-4:], lambda c: c[:60] + c[-4:]])
+def test_a_corrupt_shard_is_named(write_shards: Callable[..., Path], spoil: Callable[[bytes], bytes]) -> None:
+    folder = write_shards([["a"] * 50, ["b"]])
+    path = folder / "shard_00000.parquet"
+    path.write_bytes(spoil(path.read_bytes()))
+    with Shards(folder) as shards, pytest.raises(DataError, match=r"shard_00000\.parquet cannot be read as parquet"):
+        list(shards.documents("train"))
+
+
+def test_damaged_pages_behind_a_good_footer_are_named(write_shards: Callable[..., Path]) -> None:
+    folder = write_shards([[f"document {i}" for i in range(200)], ["b"]], row_group_size=200)
+    path = folder / "shard_00000.parquet"
+    content = bytearray(path.read_bytes())
+    content[4:40] = b"\xff" * 36
+    path.write_bytes(content)
+    with Shards(folder) as shards, pytest.raises(DataError, match=r"shard_00000\.parquet"):
+        list(shards.documents("train"))
+
+
+def test_the_fingerprint_tells_a_changed_dataset(write_shards: Callable[..., Path]) -> None:
+    before = Shards(write_shards([["a"], ["b"]])).fingerprint("train")
+    assert Shards(write_shards([["a"], ["b"]])).fingerprint("train") == before
+    assert Shards(write_shards([["a much longer text"], ["b"]])).fingerprint("train") != before
+    assert Shards(write_shards([["a"], ["b"], ["c"]])).fingerprint("train") != before
+
+
+def test_a_single_shard_says_that_two_are_needed(write_shards: Callable[..., Path]) -> None:
+    with pytest.raises(DataError, match="needs two"):
+        Shards(write_shards([["a"]]))
