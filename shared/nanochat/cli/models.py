@@ -33,7 +33,7 @@ def checkpoints() -> None:
 
     async def run(api: ApiClient) -> None:
         found = (await api.get("/v1/checkpoints"))["data"]
-        rows = [(item["id"], age(item["created"]) if item.get("created") else "") for item in found]
+        rows = [(item["id"], age(item["created_at"])) for item in found]
         print_table(("checkpoint", "written"), rows, empty="no checkpoints yet")
 
     with_api(run)
@@ -71,8 +71,11 @@ def list_datasets() -> None:
 
     async def run(api: ApiClient) -> None:
         found = (await api.get("/v1/datasets"))["data"]
-        keys = ("name", "num_shards", "description")
-        rows = [tuple(str(item.get(key, "")) for key in keys) for item in found]
-        print_table(("dataset", "shards", "what"), rows, empty="no datasets")
+        rows = [(item["id"], str(item["num_shards"]), item["error"] or _kind(item["is_builtin"])) for item in found]
+        print_table(("dataset", "shards", ""), rows, empty="no datasets")
 
     with_api(run)
+
+
+def _kind(is_builtin: bool) -> str:
+    return "built from this machine's own text on first use" if is_builtin else ""

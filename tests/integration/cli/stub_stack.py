@@ -1,6 +1,6 @@
 """A stack of stand-ins in the foreground, run as `nanochat up` runs the real one: a process that tests can kill.
 
-    python stub_stack.py GRANDCHILD_FILE [WORKER_OPTION...]
+    python stub_stack.py STOPPED_FILE GRANDCHILD_FILE [WORKER_OPTION...]
 
 Redis is real. The worker's stand-in starts a process in a session of its own, as torchrun's are.
 """
@@ -20,11 +20,11 @@ STUB = str(Path(__file__).with_name("stub_service.py"))
 
 def stub_specs(settings: StackSettings, ports: dict[str, int]) -> list[ServiceSpec]:
     """The real specs with every Python service replaced."""
-    grandchild, *options = sys.argv[1:]
+    stopped, grandchild, *options = sys.argv[1:]
     specs = []
     for spec in service_specs(settings, ports):
         if spec.health:
-            command = [sys.executable, STUB, str(spec.port)]
+            command = [sys.executable, STUB, spec.name, str(spec.port), stopped]
             if spec.name == "worker":
                 command += ["--grandchild", grandchild, *options]
             spec = ServiceSpec(name=spec.name, command=command, port=spec.port, health=spec.health, stop_s=2.0)
