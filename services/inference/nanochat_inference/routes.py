@@ -84,5 +84,8 @@ def _parsed(body: bytes) -> GenerateRequest:
     try:
         return GenerateRequest.model_validate_json(body)
     except ValidationError as exc:
+        (first, *_) = exc.errors(include_url=False, include_input=False)
+        if first["type"] == "json_invalid":
+            raise InvalidRequest(f"the body is no JSON in UTF-8 ({first['msg']}); correct it.") from exc
         invalid = invalid_config(exc)
         raise InvalidRequest(invalid.message, param=invalid.param) from exc

@@ -1,4 +1,7 @@
-"""Which sequence sits in which slot of the cache, torch-free. When to run them is the caller's: generate.py, or the service."""
+"""Which sequence sits in which slot of the cache, torch-free.
+
+When rows run is decided by generate.py offline, and by the inference service's scheduler there.
+"""
 
 from collections import deque
 from dataclasses import dataclass
@@ -10,8 +13,8 @@ from nanochat.engine.sequence import Sequence
 class Row:
     """A sequence in a slot. What runs it (step.py) clears `is_fresh`, and `fork_of` with it.
 
-    `is_fresh`: the slot still holds what another sequence left. `fork_of`: a row with the same prompt that begins in the
-    same step; its computed prompt is copied.
+    `is_fresh`: the slot still holds what another sequence left. `fork_of`: a row with the same prompt that begins in
+    the same step; its computed prompt is copied.
     """
 
     sequence: Sequence

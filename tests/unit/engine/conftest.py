@@ -12,6 +12,12 @@ CONFIG = GPTConfig(
 )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Matrices this small only lose by sharing them out."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
     return Tokenizer([bytes([byte]) for byte in range(256)])
