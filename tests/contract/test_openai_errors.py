@@ -105,8 +105,10 @@ def test_a_bad_field_is_named(client: httpx.Client, change: dict[str, Any], para
         (b"{", "not JSON"),
         (b"[1, 2]", "not a JSON object"),
         (b'{"model": "\xff"}', "not UTF-8: bad byte at position 11"),
-        (b'{"temperature": NaN}', "no JSON number"),
-        (b"[" * 100_000, "nested too deeply"),
+        (b'{"temperature": NaN}', "not JSON"),
+        (b'{"model": "\\ud800"}', "not JSON"),
+        (b'{"seed": ' + b"1" * 5000 + b"}", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
     ],
 )
 def test_a_body_that_is_no_json_object_is_refused(client: httpx.Client, body: bytes, said: str) -> None:

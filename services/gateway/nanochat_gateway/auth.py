@@ -48,14 +48,19 @@ def _check_key(request: Request, state: GatewayState, needed: Scope) -> None:
 
 def _refuse_foreign_pages(request: Request, state: GatewayState) -> None:
     """Raises Forbidden for another site's page, and for a foreign name that resolves to this machine (rebinding)."""
-    host = urlsplit(f"//{request.headers.get('host', '')}")
-    is_local = is_loopback(host.hostname or "")
-    if state.settings.is_loopback and not is_local:
-        raise Forbidden(f"The host {host.netloc!r} is not this machine; use http://127.0.0.1:{state.settings.port}.")
-    sent_origin = request.headers.get("origin")
-    if sent_origin is None:
-        return
-    origin = urlsplit(sent_origin)
+    if state.settings.access.allow_anonymous:
+        return  # whoever runs it has said that anybody may
+    host = request.headers.get("host", "")
+    if not is_loopback(_host_name(f"//{host}")):
+        raise Forbidden(f"The host {host!r} is not this machine; use http://127.0.0.1:{state.settings.port}.")
+    origin = request.headers.get("origin")
     # A page served by another port of this machine, such as a development server, is the user's own.
-    if origin.netloc != host.netloc and not (is_local and is_loopback(origin.hostname or "")):
-        raise Forbidden(f"A page of {sent_origin} may not use this server; set keys to let other sites in.")
+    if origin is not None and not is_loopback(_host_name(origin)):
+        raise Forbidden(f"A page of {origin} may not use this server; set keys to let other sites in.")
+
+
+def _host_name(address: str) -> str:
+    try:
+        return urlsplit(address).hostname or ""
+    except ValueError:
+        return ""

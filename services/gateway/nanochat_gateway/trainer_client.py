@@ -14,6 +14,7 @@ from nanochat.errors import DeadlineExceeded, Unavailable
 from nanochat.observability.request_id import current_request_id
 from nanochat_gateway.settings import GatewaySettings
 
+_BLANK_LINES = (b"\n\n", b"\r\n\r\n")
 _REQUEST_HEADERS = ("content-type", "accept", "idempotency-key", "last-event-id")
 _RESPONSE_HEADERS = ("content-type", "retry-after", "location", "cache-control", "etag")
 
@@ -33,10 +34,18 @@ class TrainerReply:
         return self.headers.get("content-type", "").startswith("text/event-stream")
 
     async def events(self) -> AsyncGenerator[bytes, None]:
-        """Bytes as they come. Ends where the trainer breaks off: the client resumes with Last-Event-ID."""
+        """Whole events as they come, so that a comment may be sent between any two.
+
+        Ends where the trainer breaks off: the client resumes with Last-Event-ID.
+        """
+        pending = b""
         try:
             async for chunk in self._response.aiter_bytes():
-                yield chunk
+                pending += chunk
+                end = max(pending.rfind(blank) + len(blank) if blank in pending else 0 for blank in _BLANK_LINES)
+                if end:
+                    yield pending[:end]
+                    pending = pending[end:]
         except httpx.HTTPError:
             return
 

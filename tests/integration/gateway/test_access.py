@@ -79,7 +79,13 @@ def test_without_keys_a_page_of_another_site_is_refused(gateway: str) -> None:
 
 def test_without_keys_a_foreign_name_for_this_machine_is_refused(gateway: str) -> None:
     assert get(f"{gateway}/v1/models", host="evil.example:8000") == 403
+    assert get(f"{gateway}/v1/models", host="[::1") == 403
     assert get(f"{gateway}/v1/models", host="localhost:8000") == 200
+
+
+def test_on_purpose_anonymous_means_anybody(gateway_with: GatewayWith) -> None:
+    gateway = gateway_with(access={"allow_anonymous": True})
+    assert get(f"{gateway}/v1/models", origin="https://elsewhere.example", host="chat.example") == 200
 
 
 def test_with_keys_the_page_may_come_from_anywhere(locked: str) -> None:

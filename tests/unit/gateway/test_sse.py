@@ -1,0 +1,48 @@
+import json
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nanochat.errors import Unavailable
+from nanochat_gateway import sse
+
+
+async def cut(data: bytes, size: int) -> AsyncIterator[bytes]:
+    for i in range(0, len(data), size):
+        yield data[i : i + size]
+
+
+async def read(data: bytes, size: int = 1) -> list[bytes]:
+    return [event async for event in sse.read_events(cut(data, size))]
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 1000])
+async def test_events_are_whole_however_they_arrive(size: int) -> None:
+    data = 'data: {"a":"é日👩"}\n\n: comment\r\n\r\nevent: x\r\ndata:two\r\ndata: lines\r\n\r\n'.encode()
+    assert await read(data, size) == ['{"a":"é日👩"}'.encode(), b"two\nlines"]
+
+
+async def test_unicode_line_breaks_do_not_end_an_event() -> None:
+    assert await read("data: a\u2028b\u2029c\x85d\x0be\n\n".encode()) == ["a\u2028b\u2029c\x85d\x0be".encode()]
+
+
+async def test_an_event_cut_off_at_the_end_is_none() -> None:
+    assert await read(b"data: one\n\ndata: tw") == [b"one"]
+
+
+async def test_an_event_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse, "_MAX_EVENT_BYTES", 100)
+    with pytest.raises(Unavailable):
+        await read(b"data: " + b"x" * 200, 10)
+
+
+@given(st.text())
+def test_a_frame_is_one_event_to_readers_that_split_at_unicode_line_breaks(text: str) -> None:
+    frame = sse.frame(json.dumps(text, ensure_ascii=False))
+    response = httpx.Response(200, content=frame)
+    [line, blank] = response.iter_lines()
+    assert blank == ""
+    assert json.loads(line.removeprefix("data: ")) == text
