@@ -39,20 +39,10 @@ class KVCache:
         self.num_slots = num_slots
         self.max_len = max_len
 
-    @property
-    def size_bytes(self) -> int:
-        return 2 * self.keys.numel() * self.keys.element_size()
-
     def reset(self, slot: int) -> None:
         """Empty a slot. Old keys stay in memory, out of sight."""
         self.lengths[slot] = 0
         self.last_embedding[slot] = 0
-
-    def truncate(self, slot: int, length: int, last_embedding: Tensor) -> None:
-        """Keep the first `length` tokens. last_embedding (C,) is the newest kept one's, from GPT.embed_tokens."""
-        assert 0 < length <= int(self.lengths[slot]), "a slot can only be cut to a part of what it holds"
-        self.lengths[slot] = length
-        self.last_embedding[slot] = last_embedding
 
     def copy_slot(self, source: int, target: int) -> None:
         """Make target continue where source stands: one prefill, then several samples."""

@@ -1,0 +1,107 @@
+"""Decoding through the cache gives what one forward over the whole row gives, however the row is cut up."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from nanochat.config import GPTConfig
+from nanochat.errors import ContextTooLong
+from nanochat.model.gpt import GPT
+from nanochat.model.kv_cache import KVCache
+
+CONFIG = GPTConfig(sequence_len=200, vocab_size=70, n_layer=3, n_head=4, n_kv_head=2, n_embd=32, window_pattern="SL")
+# The same float32 sums in another order.
+TOLERANCE = {"rtol": 0.0, "atol": 2e-5}
+
+
+@pytest.fixture(scope="module", params=[2, 4], ids=["grouped heads", "equal heads"])
+def model(request: pytest.FixtureRequest, random_model: Callable[[GPTConfig], GPT]) -> GPT:
+    values = CONFIG.to_dict() | {"n_kv_head": request.param}
+    return random_model(GPTConfig.from_dict(values)).requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def tokens() -> Tensor:
+    return torch.randint(CONFIG.vocab_size, (5, CONFIG.sequence_len), generator=torch.Generator().manual_seed(3))
+
+
+def feed(model: GPT, cache: KVCache, tokens: Tensor, slots: list[int], num_new: list[int]) -> Tensor:
+    """Continue each slot with its next num_new tokens of its row, padded with token 0; logits (B, T, V)."""
+    padded = torch.zeros(len(slots), max(num_new), dtype=torch.int64)
+    for row, (slot, count) in enumerate(zip(slots, num_new, strict=True)):
+        start = int(cache.lengths[slot])
+        padded[row, :count] = tokens[row, start : start + count]
+    return model.forward_cached(padded, cache, torch.tensor(slots), torch.tensor(num_new), all_logits=True)
+
+
+@pytest.mark.parametrize(
+    "slots",
+    [[0, 1, 2, 3, 4], [3, 1, 4, 0, 2], [0, 9, 21, 33, 39], [30, 33, 31, 34, 38]],
+    ids=["first slots", "first slots out of order", "far apart", "close together with gaps"],
+)
+def test_ragged_rows_equal_whole_rows(model: GPT, tokens: Tensor, slots: list[int]) -> None:
+    """A ragged prefill, ragged chunks, then single tokens; some rows pass the window, some do not."""
+    whole = model(tokens)
+    cache = KVCache(model.config, 40, CONFIG.sequence_len)
+    for num_new in ([3, 140, 150, 1, 60], [10, 1, 5, 30, 2], [1] * 5, [1] * 5, [1, 2, 1, 2, 1], [1] * 5):
+        starts = cache.lengths[slots].tolist()
+        found = feed(model, cache, tokens, slots, num_new)
+        for row, (start, count) in enumerate(zip(starts, num_new, strict=True)):
+            torch.testing.assert_close(found[row, :count], whole[row, start : start + count], **TOLERANCE)
+    assert cache.lengths[slots].tolist() == [17, 146, 159, 36, 66]
+
+
+def test_without_all_logits_each_row_gives_those_after_its_last_token(model: GPT, tokens: Tensor) -> None:
+    cache = KVCache(model.config, 2, CONFIG.sequence_len)
+    found = model.forward_cached(tokens[:2, :8], cache, torch.tensor([0, 1]), torch.tensor([8, 3]))
+    whole = model(tokens[:2])
+    torch.testing.assert_close(found, torch.stack([whole[0, 7], whole[1, 2]]), **TOLERANCE)
+
+
+def test_rows_of_any_cut_are_one_row(model: GPT, tokens: Tensor) -> None:
+    """Prefill in chunks: 1 + 127 + 2 + 70 tokens cross the window's edge at every kind of place."""
+    cache = KVCache(model.config, 1, CONFIG.sequence_len)
+    pieces = [feed(model, cache, tokens[:1], [0], [count]) for count in (1, 127, 2, 70)]
+    torch.testing.assert_close(torch.cat(pieces, dim=1), model(tokens[:1]), **TOLERANCE)
+
+
+def test_copied_slots_go_their_own_ways(model: GPT, tokens: Tensor) -> None:
+    cache = KVCache(model.config, 3, CONFIG.sequence_len)
+    feed(model, cache, tokens[:1], [1], [150])
+    cache.copy_slot(1, 0)
+    cache.copy_slot(1, 2)
+    branches = tokens[:1].repeat(3, 1)
+    branches[1, 150:], branches[2, 150:] = tokens[1, 150:], tokens[2, 150:]
+    whole = model(branches)
+    for t in range(150, 155):
+        found = feed(model, cache, branches, [0, 1, 2], [1, 1, 1])
+        torch.testing.assert_close(found[:, 0], whole[:, t], **TOLERANCE)
+
+
+def test_a_reset_slot_remembers_nothing(model: GPT, tokens: Tensor) -> None:
+    cache, fresh = KVCache(model.config, 2, CONFIG.sequence_len), KVCache(model.config, 2, CONFIG.sequence_len)
+    feed(model, cache, tokens[:2], [0, 1], [150, 30])
+    cache.reset(0)
+    cache.reset(1)
+    assert torch.equal(feed(model, cache, tokens[3:5], [0, 1], [9, 4]), feed(model, fresh, tokens[3:5], [0, 1], [9, 4]))
+
+
+def test_a_row_without_new_tokens_stays_as_it_is(model: GPT, tokens: Tensor) -> None:
+    cache = KVCache(model.config, 2, CONFIG.sequence_len)
+    feed(model, cache, tokens[:2], [0, 1], [5, 5])
+    feed(model, cache, tokens[:2], [0, 1], [0, 3])
+    found = feed(model, cache, tokens[:2], [0, 1], [1, 1])
+    whole = model(tokens[:2])
+    torch.testing.assert_close(found[:, 0], torch.stack([whole[0, 5], whole[1, 8]]), **TOLERANCE)
+
+
+def test_a_slot_that_would_outgrow_the_cache_is_refused_and_unharmed(model: GPT, tokens: Tensor) -> None:
+    cache = KVCache(model.config, 2, 16)
+    feed(model, cache, tokens[:2], [0, 1], [15, 4])
+    with pytest.raises(ContextTooLong, match="slot 0 would hold 17 tokens; the cache takes 16"):
+        feed(model, cache, tokens[:2], [0, 1], [2, 2])
+    assert cache.lengths.tolist() == [15, 4]
+    found = feed(model, cache, tokens[:2], [0, 1], [1, 1])
+    torch.testing.assert_close(found[0, 0], model(tokens[:1])[0, 15], **TOLERANCE)
