@@ -1,0 +1,62 @@
+"""How the tokens of a step are cut into rows and micro-batches."""
+
+import logging
+from dataclasses import dataclass
+
+import torch
+
+from nanochat.errors import InvalidConfig
+from nanochat.optim.horizon import num_micro_steps
+
+log = logging.getLogger(__name__)
+
+# Rows at a time where the job does not say: what fits small models on the device's memory and keeps it busy.
+_DEFAULT_ROWS = {"cuda": 32, "mps": 16}
+_DEFAULT_ROWS_ELSEWHERE = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchSizes:
+    """`device_batch_size` rows of `sequence_len` tokens at a time, `num_micro_steps` times a step."""
+
+    sequence_len: int
+    device_batch_size: int
+    num_micro_steps: int
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.sequence_len * self.device_batch_size * self.num_micro_steps
+
+
+def cut_batch(
+    batch_tokens: int, sequence_len: int, device_batch_size: int | None, *, device: torch.device
+) -> BatchSizes:
+    """Without device_batch_size: the largest number of rows, up to the device's default, that divides the batch.
+
+    Raises InvalidConfig where rows, or rows at a time, do not divide it.
+    """
+    if device_batch_size is None:
+        num_rows = num_micro_steps(batch_tokens, 1, sequence_len)
+        most = min(num_rows, _DEFAULT_ROWS.get(device.type, _DEFAULT_ROWS_ELSEWHERE))
+        device_batch_size = next(rows for rows in range(most, 0, -1) if num_rows % rows == 0)
+    sizes = BatchSizes(
+        sequence_len=sequence_len,
+        device_batch_size=device_batch_size,
+        num_micro_steps=num_micro_steps(batch_tokens, device_batch_size, sequence_len),
+    )
+    log.info("batch_cut", extra={**vars(sizes), "batch_tokens": batch_tokens})
+    return sizes
+
+
+def whole_rows(batch_tokens: int, sequence_len: int, device_batch_size: int | None) -> int:
+    """A batch that was worked out and not asked for, rounded up to whole rows."""
+    unit = sequence_len * (device_batch_size or 1)
+    return -(-batch_tokens // unit) * unit
+
+
+def check_sequence_len(asked: int, limit: int) -> None:
+    """Raises InvalidConfig for rows longer than the model takes."""
+    if asked > limit:
+        raise InvalidConfig(
+            f"max_seq_len is {asked}; the checkpoint's model takes {limit}. Give that or less.", param="max_seq_len"
+        )

@@ -1,0 +1,75 @@
+"""From a job's mixture to conversations as token ids: which are trained on, and which are kept to validate with."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nanochat.protocol.jobs import MixtureItem
+from nanochat.tasks.base import Conversation, Task
+from nanochat.tasks.custom_json import CustomJSON
+from nanochat.tasks.mixture import TaskMixture, TaskSequence
+from nanochat.tasks.registry import build
+from nanochat.tokenizer.bpe import Tokenizer
+from nanochat.tokenizer.chat import render
+from nanochat.tokenizer.special import ASSISTANT_END, ASSISTANT_START
+
+# Every twentieth conversation of a file is kept for validation, where it has as many.
+_VALIDATION_EVERY = 20
+_VALIDATION_EXAMPLES = 500
+
+Render = Callable[[int], tuple[list[int], list[int]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixture:
+    """Both are shuffled, so that a part of either is a sample of all its sources."""
+
+    train: Task
+    validation: Task
+
+
+def build_mixture(items: Sequence[MixtureItem]) -> Mixture:
+    """Raises InvalidConfig for an unknown task, DataError naming file and line for a bad file."""
+    train: list[Task] = []
+    validation: list[Task] = []
+    for item in items:
+        if item.task is not None:
+            kept: Task = build(item.task, "held_out")[:_VALIDATION_EXAMPLES]
+            used: Task = build(item.task, "train")[: item.stop]
+        else:
+            assert item.file is not None
+            used, kept = _split(CustomJSON(Path(item.file))[: item.stop])
+        train += [used] * item.epochs
+        validation.append(kept)
+    return Mixture(train=TaskMixture(train), validation=TaskMixture(validation))
+
+
+def renderer(tokenizer: Tokenizer, task: Task) -> Render:
+    """`render(i)` for the loader: ids and mask of conversation i of a task."""
+    return lambda index: render_conversation(tokenizer, task[index])
+
+
+def render_conversation(tokenizer: Tokenizer, conversation: Conversation) -> tuple[list[int], list[int]]:
+    """As tokenizer.chat.render, with mask 0 on the assistant messages that are context only."""
+    ids, mask = render(tokenizer, conversation.messages)
+    if not conversation.context_only:
+        return ids, mask
+    start, end = tokenizer.special_id(ASSISTANT_START), tokenizer.special_id(ASSISTANT_END)
+    messages = [index for index, message in enumerate(conversation.messages) if message.role == "assistant"]
+    # No text encodes to these marks, so the n-th of each is the n-th assistant message's.
+    spans = zip(_positions(ids, start), _positions(ids, end), messages, strict=True)
+    for first, last, message in spans:
+        if message in conversation.context_only:
+            mask[first : last + 1] = [0] * (last + 1 - first)
+    return ids, mask
+
+
+def _positions(ids: list[int], token_id: int) -> list[int]:
+    return [position for position, found in enumerate(ids) if found == token_id]
+
+
+def _split(task: Task) -> tuple[Task, Task]:
+    """A file's conversations: those to train on, and every twentieth to validate with."""
+    kept = task[_VALIDATION_EVERY - 1 :: _VALIDATION_EVERY]
+    rest = [task[start::_VALIDATION_EVERY] for start in range(_VALIDATION_EVERY - 1)]
+    return TaskSequence(rest), kept

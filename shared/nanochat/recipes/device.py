@@ -1,0 +1,100 @@
+"""On what a recipe computes: device, precision, number of threads, and whether the model is compiled.
+
+Everything here is a choice that the log names; the arithmetic is the model's.
+"""
+
+import logging
+import os
+import shutil
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from nanochat.errors import InvalidConfig
+from nanochat.model.gpt import GPT
+from nanochat.model.precision import compute_dtype
+
+log = logging.getLogger(__name__)
+
+_COMPILERS = ("c++", "g++", "clang++")
+_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+class DeviceSettings(BaseSettings):
+    """NANOCHAT_DEVICE and NANOCHAT_NUM_THREADS, or OMP_NUM_THREADS as everywhere. 0 threads: all usable cores."""
+
+    model_config = SettingsConfigDict(env_prefix="NANOCHAT_", extra="ignore", populate_by_name=True)
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    num_threads: int = Field(default=0, ge=0, validation_alias=AliasChoices("NANOCHAT_NUM_THREADS", "OMP_NUM_THREADS"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """`dtype` is that of matrix products."""
+
+    device: torch.device
+    dtype: torch.dtype
+    num_threads: int
+
+
+def choose_device(precision: str = "auto", *, local_rank: int = 0, settings: DeviceSettings | None = None) -> Device:
+    """Choose, set torch's threads, and log it. Raises InvalidConfig for a precision that cannot be trained in."""
+    settings = settings or DeviceSettings()
+    kind = _kind() if settings.device == "auto" else settings.device
+    device = torch.device(kind, local_rank) if kind == "cuda" else torch.device(kind)
+    if precision in ("fp16", "fp8"):
+        raise InvalidConfig(f"precision {precision} is not available; use auto, fp32 or bf16.", param="precision")
+    dtype = compute_dtype(device, precision)
+    if dtype == torch.float16:  # would need its gradients scaled
+        dtype = torch.float32
+    num_threads = settings.num_threads or usable_cores()
+    torch.set_num_threads(num_threads)
+    log.info("device_chosen", extra={"device": str(device), "dtype": str(dtype), "num_threads": num_threads})
+    return Device(device=device, dtype=dtype, num_threads=num_threads)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: its affinity, and a container's quota where there is one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = _CPU_QUOTA.read_text().split()
+        cores = min(cores, -(-int(quota) // int(period)))
+    except (OSError, ValueError):  # no control group, or "max"
+        pass
+    return max(1, cores)
+
+
+def compile_model(model: GPT, wanted: bool | None, device: Device) -> None:
+    """Let calls of the model go through torch.compile where a C++ compiler is at hand; else leave it as it is.
+
+    Raises InvalidConfig where compiling was asked for and cannot be done.
+    """
+    obstacle = _obstacle_to_compiling(device.device)
+    if wanted and obstacle:
+        raise InvalidConfig(f"compile is true and {obstacle}; install it, or leave compile out.", param="compile")
+    if wanted is False or obstacle:
+        log.info("model_not_compiled", extra={"reason": obstacle or "compile is false"})
+        return
+    log.info("model_compiled", extra={"device": str(device.device)})
+    model.compile(dynamic=False)
+
+
+def _kind() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _obstacle_to_compiling(device: torch.device) -> str | None:
+    """Why torch.compile would fail here; None where it works."""
+    if not any(map(shutil.which, _COMPILERS)):
+        return f"there is no C++ compiler ({', '.join(_COMPILERS)})"
+    if not Path(sysconfig.get_path("include"), "Python.h").is_file():
+        return "Python's header files are missing"
+    return None

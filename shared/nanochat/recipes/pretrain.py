@@ -1,0 +1,160 @@
+"""Trains a base model from nothing on a dataset's text."""
+
+import logging
+from dataclasses import replace
+
+import torch
+
+from nanochat.config import GPTConfig
+from nanochat.data.loader import training_loader, validation_loader
+from nanochat.data.registry import Dataset
+from nanochat.model.gpt import GPT
+from nanochat.model.init import init_weights
+from nanochat.optim.groups import param_groups
+from nanochat.optim.horizon import REFERENCE_WEIGHT_DECAY, Horizon, plan_horizon
+from nanochat.optim.optimizer import MuonAdamW
+from nanochat.optim.schedule import PretrainSchedule
+from nanochat.protocol.jobs import PretrainConfig
+from nanochat.recipes.batch import cut_batch, whole_rows
+from nanochat.recipes.device import Device, choose_device, compile_model
+from nanochat.recipes.job import JobContext, Outcome
+from nanochat.recipes.rates import base_rates, saved_rates
+from nanochat.recipes.resume import check_same_model, checkpoint_to_resume
+from nanochat.recipes.training_loop import Evaluation, Training, train
+from nanochat.recipes.validation import log_samples, measure_bpb, measure_core
+from nanochat.tokenizer.bpe import Tokenizer
+
+log = logging.getLogger(__name__)
+
+STAGE = "pretrain"
+_DEFAULT_SEQUENCE_LEN = 2048
+_DEFAULT_FINAL_LR_FRAC = 0.05
+_CORE_EXAMPLES = 500  # a task, while training
+
+
+def run(job: JobContext, config: PretrainConfig) -> Outcome:
+    """The output is the last checkpoint's id. Raises NanochatError, Stopped."""
+    device = choose_device(config.precision, local_rank=job.ranks.local_rank)
+    dataset = job.dataset(config.dataset)
+    tokenizer = job.tokenizer(config.tokenizer)
+    model_config = _model_config(config, tokenizer)
+    horizon = _horizon(config, model_config)
+    sizes = cut_batch(horizon.batch_tokens, model_config.sequence_len, config.device_batch_size, device=device.device)
+    run_name = config.run or job.spec.name
+    saved = checkpoint_to_resume(job, run_name, STAGE, resume=config.resume)
+    if saved is not None:
+        check_same_model(saved, model_config)
+    model = _new_model(model_config, device, config.seed)
+    rates = base_rates(config)
+    batch_factor = horizon.lr_factor if config.batch_lr_factor is not False else 1.0
+    groups = param_groups(model, replace(rates, batch_factor=batch_factor, weight_decay=horizon.weight_decay))
+    loader = training_loader(
+        dataset.folder,
+        tokenizer,
+        batch_size=sizes.device_batch_size,
+        sequence_len=sizes.sequence_len,
+        state=None if saved is None else saved.state["loader"],
+    )
+    with loader:
+        training = Training(
+            job=job,
+            run=run_name,
+            stage=STAGE,
+            model=model,
+            optimizer=MuonAdamW(groups, device.dtype),
+            tokenizer=tokenizer,
+            loader=loader,
+            sizes=sizes,
+            num_steps=horizon.num_steps,
+            schedule=_schedule(config, horizon.num_steps),
+            evaluations=_evaluations(job, config, model, tokenizer, dataset, sizes.device_batch_size),
+            save_every=config.save_every,
+            origin={
+                "job_id": job.spec.job_id,
+                "dataset": config.dataset,
+                "rates": saved_rates(rates),
+                "batch": vars(sizes),
+                "config": config.model_dump(),
+            },
+        )
+        if saved is not None:
+            training.resume(saved)
+        compile_model(model, config.compile, device)
+        outcome = train(training)
+        log.info("packing", extra={"discarded_ratio": round(loader.counts.discarded_ratio, 4), "epoch": loader.epoch})
+    return outcome
+
+
+def _model_config(config: PretrainConfig, tokenizer: Tokenizer) -> GPTConfig:
+    return GPTConfig.from_depth(
+        config.depth,
+        vocab_size=tokenizer.vocab_size,
+        sequence_len=config.max_seq_len or _DEFAULT_SEQUENCE_LEN,
+        aspect_ratio=config.aspect_ratio,
+        head_dim=config.head_dim,
+        window_pattern=config.window_pattern,
+    )
+
+
+def _horizon(config: PretrainConfig, model_config: GPTConfig) -> Horizon:
+    """Batch, steps and factors. A batch that was not asked for is made one of whole rows."""
+    batch_tokens = config.total_batch_size
+    while True:
+        horizon = plan_horizon(
+            model_config,
+            aspect_ratio=config.aspect_ratio,
+            ratio=config.target_param_data_ratio,
+            batch_tokens=batch_tokens,
+            num_steps=config.num_iterations,
+            target_flops=config.target_flops,
+            weight_decay=REFERENCE_WEIGHT_DECAY if config.weight_decay is None else config.weight_decay,
+        )
+        if batch_tokens is not None:
+            log.info("horizon", extra=vars(horizon))
+            return horizon
+        batch_tokens = whole_rows(horizon.batch_tokens, model_config.sequence_len, config.device_batch_size)
+
+
+def _new_model(config: GPTConfig, device: Device, seed: int) -> GPT:
+    model = GPT(config, device.dtype)
+    init_weights(model, torch.Generator().manual_seed(seed))
+    log.info("model_made", extra={"num_parameters": model.num_parameters(), **config.to_dict()})
+    return model.to(device.device)
+
+
+def _schedule(config: PretrainConfig, num_steps: int) -> PretrainSchedule:
+    return PretrainSchedule(
+        num_steps=num_steps,
+        warmup_steps=config.warmup_steps,
+        warmdown_ratio=config.warmdown_ratio,
+        final_lr_frac=_DEFAULT_FINAL_LR_FRAC if config.final_lr_frac is None else config.final_lr_frac,
+    )
+
+
+def _evaluations(
+    job: JobContext, config: PretrainConfig, model: GPT, tokenizer: Tokenizer, dataset: Dataset, batch_size: int
+) -> list[Evaluation]:
+    """Validation text always; CORE and samples where the job asks for them."""
+
+    def bpb() -> dict[str, float]:
+        sequence_len = model.config.sequence_len
+        loader = validation_loader(dataset.folder, tokenizer, batch_size=batch_size, sequence_len=sequence_len)
+        return measure_bpb(model, tokenizer, loader, config.eval_tokens, job.stop)
+
+    def core() -> dict[str, float]:
+        return measure_core(
+            model,
+            tokenizer,
+            job.home,
+            labels=None,
+            max_per_task=_CORE_EXAMPLES,
+            on_progress=lambda done, total: job.stop.check(),
+        )
+
+    evaluations = [Evaluation(measure=bpb, every=config.eval_every)]
+    if config.core_metric_every:
+        evaluations.append(Evaluation(measure=core, every=config.core_metric_every))
+    if config.sample_every:
+        samples = Evaluation(measure=lambda: log_samples(model, tokenizer, as_chat=False), every=config.sample_every)
+        evaluations.append(samples)
+    return evaluations

@@ -1,0 +1,149 @@
+"""Fine-tunes a checkpoint on conversations: tasks by name and files by path."""
+
+import logging
+import math
+from dataclasses import replace
+from typing import Any
+
+from nanochat.checkpoint import store
+from nanochat.checkpoint.store import Checkpoint
+from nanochat.data.loader import conversation_loader, count_conversation_rows
+from nanochat.errors import InvalidConfig
+from nanochat.model.gpt import GPT
+from nanochat.model.names import load_tensors
+from nanochat.optim.groups import param_groups
+from nanochat.optim.horizon import REFERENCE_BATCH_TOKENS
+from nanochat.optim.optimizer import MuonAdamW
+from nanochat.optim.schedule import SftSchedule
+from nanochat.protocol.jobs import SftConfig
+from nanochat.recipes.batch import BatchSizes, check_sequence_len, cut_batch
+from nanochat.recipes.conversations import Mixture, Render, build_mixture, renderer
+from nanochat.recipes.device import Device, choose_device, compile_model
+from nanochat.recipes.job import JobContext, Outcome
+from nanochat.recipes.rates import base_rates, saved_rates, scaled
+from nanochat.recipes.resume import check_same_model, checkpoint_to_resume
+from nanochat.recipes.training_loop import Evaluation, Training, train
+from nanochat.recipes.validation import measure_bpb
+from nanochat.tokenizer.bpe import Tokenizer
+
+log = logging.getLogger(__name__)
+
+STAGE = "sft"
+_RATE_FACTOR = 0.8  # of the rates of pretraining
+# A step of a base checkpoint that does not say what its own was.
+_DEFAULT_BATCH_ROWS = 32
+
+
+def run(job: JobContext, config: SftConfig) -> Outcome:
+    """The output is the last checkpoint's id. Raises NanochatError, Stopped."""
+    if config.weight_decay:
+        raise InvalidConfig("fine-tuning has no weight decay; leave weight_decay out.", param="config.weight_decay")
+    device = choose_device(config.precision, local_rank=job.ranks.local_rank)
+    base = store.load(job.checkpoint_folder(config.checkpoint), with_optimizer=True)
+    tokenizer = base.tokenizer
+    sizes = _sizes(config, base, device)
+    mixture = build_mixture(config.mixture)
+    render = renderer(tokenizer, mixture.train)
+    num_steps = config.num_iterations or _steps_of_one_pass(mixture, render, sizes)
+    run_name = config.run or job.spec.name
+    saved = checkpoint_to_resume(job, run_name, STAGE, resume=config.resume)
+    if saved is not None:
+        check_same_model(saved, base.config)
+    model = GPT(base.config, device.dtype).to(device.device)
+    load_tensors(model, base.model_tensors)
+    rates = base_rates(config, base.state.get("rates"))
+    factor = math.sqrt(sizes.tokens_per_step / REFERENCE_BATCH_TOKENS) if config.batch_lr_factor else 1.0
+    groups = param_groups(model, replace(scaled(rates, _RATE_FACTOR), batch_factor=factor))
+    optimizer = MuonAdamW(groups, device.dtype)
+    _warm_start(optimizer, base)
+    loader = conversation_loader(
+        len(mixture.train),
+        render,
+        batch_size=sizes.device_batch_size,
+        sequence_len=sizes.sequence_len,
+        state=None if saved is None else saved.state["loader"],
+    )
+    with loader:
+        training = Training(
+            job=job,
+            run=run_name,
+            stage=STAGE,
+            model=model,
+            optimizer=optimizer,
+            tokenizer=tokenizer,
+            loader=loader,
+            sizes=sizes,
+            num_steps=num_steps,
+            schedule=SftSchedule(num_steps=num_steps, final_lr_frac=config.final_lr_frac or 0.0),
+            evaluations=_evaluations(job, config, model, tokenizer, mixture, sizes),
+            save_every=config.save_every,
+            origin={
+                "job_id": job.spec.job_id,
+                "base": base.info.id,
+                "dataset": base.state.get("dataset"),
+                "rates": saved_rates(rates),
+                "batch": vars(sizes),
+                "config": config.model_dump(),
+            },
+        )
+        if saved is not None:
+            training.resume(saved)
+        compile_model(model, config.compile, device)
+        outcome = train(training)
+        counts = loader.counts
+        log.info("packing", extra={"num_truncated": counts.num_truncated, "num_padding": counts.num_padding})
+    return outcome
+
+
+def _sizes(config: SftConfig, base: Checkpoint, device: Device) -> BatchSizes:
+    """The job's own, else those that the base was trained with. Raises InvalidConfig."""
+    saved: dict[str, Any] = base.state.get("batch") or {}
+    sequence_len = config.max_seq_len or saved.get("sequence_len") or base.config.sequence_len
+    check_sequence_len(sequence_len, base.config.sequence_len)
+    is_same_length = sequence_len == saved.get("sequence_len")
+    rows = config.device_batch_size
+    if rows is None and config.total_batch_size is None and is_same_length:
+        rows = saved.get("device_batch_size")
+    if config.total_batch_size is not None:
+        batch_tokens = config.total_batch_size
+    elif is_same_length and rows == saved.get("device_batch_size"):
+        batch_tokens = sequence_len * saved["device_batch_size"] * saved["num_micro_steps"]
+    else:
+        batch_tokens = sequence_len * (rows or _DEFAULT_BATCH_ROWS)
+    return cut_batch(batch_tokens, sequence_len, rows, device=device.device)
+
+
+def _steps_of_one_pass(mixture: Mixture, render: Render, sizes: BatchSizes) -> int:
+    num_rows = count_conversation_rows(len(mixture.train), render, sizes.sequence_len)
+    rows_per_step = sizes.device_batch_size * sizes.num_micro_steps
+    num_steps = -(-num_rows // rows_per_step)
+    log.info("one_pass", extra={"num_conversations": len(mixture.train), "num_rows": num_rows, "num_steps": num_steps})
+    return num_steps
+
+
+def _warm_start(optimizer: MuonAdamW, base: Checkpoint) -> None:
+    """Momenta go on from the base's, so that the first steps do not jump. A base without them starts cold."""
+    if base.optimizer_tensors is None:
+        log.info("optimizer_starts_cold", extra={"checkpoint": base.info.id})
+    else:
+        optimizer.load_state_tensors(base.optimizer_tensors)
+
+
+def _evaluations(
+    job: JobContext, config: SftConfig, model: GPT, tokenizer: Tokenizer, mixture: Mixture, sizes: BatchSizes
+) -> list[Evaluation]:
+    """val_bpb of what the assistant says in conversations that are not trained on; nothing where none were kept."""
+    if not len(mixture.validation):
+        return []
+
+    def bpb() -> dict[str, float]:
+        loader = conversation_loader(
+            len(mixture.validation),
+            renderer(tokenizer, mixture.validation),
+            batch_size=sizes.device_batch_size,
+            sequence_len=sizes.sequence_len,
+            num_epochs=1,
+        )
+        return measure_bpb(model, tokenizer, loader, config.eval_tokens, job.stop)
+
+    return [Evaluation(measure=bpb, every=config.eval_every)]

@@ -1,0 +1,40 @@
+"""Stopping when asked: SIGTERM and Ctrl-C become a flag that a recipe looks at where it can stop without loss."""
+
+import signal
+from collections.abc import Iterable, Iterator
+from types import FrameType
+from typing import TypeVar
+
+T = TypeVar("T")
+
+# sysexits' "temporary failure": what was done is kept, run me again.
+EXIT_STOPPED = 75
+
+
+class Stopped(Exception):
+    """The recipe was asked to stop and has saved what it can. Not an error: the job goes on later."""
+
+
+class StopSignal:
+    """Set by SIGTERM or SIGINT once install() has been called, in the main thread."""
+
+    def __init__(self) -> None:
+        self.is_set = False
+
+    def install(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._receive)
+
+    def check(self) -> None:
+        """Raises Stopped once the signal has come."""
+        if self.is_set:
+            raise Stopped
+
+    def watch(self, items: Iterable[T]) -> Iterator[T]:
+        """The items, with a check before each."""
+        for item in items:
+            self.check()
+            yield item
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.is_set = True

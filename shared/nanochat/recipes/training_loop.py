@@ -1,0 +1,247 @@
+"""The loop that pretraining and fine-tuning share: accumulate, check, update; report, save, evaluate, stop.
+
+What is trained, on which batches, at which rates and how it is judged comes from outside (pretrain.py, sft.py). Saves
+before it evaluates, so that nothing that evaluation meets can cost a trained step. Nothing in a step draws random
+numbers: weights, optimizer, position and loader are the whole state of a run.
+"""
+
+import gc
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nanochat.checkpoint import store
+from nanochat.checkpoint.manifest import checkpoint_id
+from nanochat.checkpoint.store import Checkpoint
+from nanochat.data.loader import Batch, Loader
+from nanochat.errors import TrainingDiverged
+from nanochat.model.gpt import GPT
+from nanochat.model.names import load_tensors, named_tensors
+from nanochat.optim.optimizer import MuonAdamW
+from nanochat.optim.peak_flops import peak_flops
+from nanochat.optim.schedule import Schedule, apply_schedule
+from nanochat.recipes.batch import BatchSizes
+from nanochat.recipes.job import JobContext, Outcome
+from nanochat.recipes.stop import Stopped
+from nanochat.tokenizer.bpe import Tokenizer
+
+log = logging.getLogger(__name__)
+
+# A step that cannot be taken is left out; this many in a row will not get better.
+MAX_SKIPPED_IN_A_ROW = 10
+_NUM_LOSS_POINTS = 250  # about so many train_loss points make a run's curve
+_LOSS_WEIGHT = 0.1  # of the newest step in the running loss
+_COLLECT_EVERY = 5000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Something measured every so many steps (0: at the end only), and at the end. `measure` may raise Stopped."""
+
+    measure: Callable[[], dict[str, float]]
+    every: int
+
+
+@dataclass(kw_only=True)
+class Position:
+    """Where a run stands, besides weights, optimizer and data. JSON, in every checkpoint's state."""
+
+    step: int = 0
+    num_skipped: int = 0
+    num_skipped_in_a_row: int = 0
+    smooth_loss: float = 0.0
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class Training:
+    """One run of one stage. `origin` is saved in every checkpoint: what the run was made from."""
+
+    job: JobContext
+    run: str
+    stage: str
+    model: GPT
+    optimizer: MuonAdamW
+    tokenizer: Tokenizer
+    loader: Loader
+    sizes: BatchSizes
+    num_steps: int
+    schedule: Schedule
+    evaluations: Sequence[Evaluation]
+    save_every: int
+    origin: dict[str, Any]
+    position: Position = field(default_factory=Position)
+    saved_step: int = 0  # the step whose checkpoint exists; before the first step there is nothing to save
+
+    @property
+    def tokens(self) -> int:
+        return self.position.step * self.sizes.tokens_per_step
+
+    def resume(self, saved: Checkpoint) -> None:
+        """Go on where a checkpoint of this run stands. Its loader state is the loader's business."""
+        assert saved.optimizer_tensors is not None, "training checkpoints hold the optimizer"
+        load_tensors(self.model, saved.model_tensors)
+        self.optimizer.load_state_tensors(saved.optimizer_tensors)
+        self.position = Position(**saved.state["position"])
+        self.saved_step = self.position.step
+
+
+def train(training: Training) -> Outcome:
+    """Run to the last step; the output is the last checkpoint's id.
+
+    Raises Stopped, after a checkpoint, where a signal came; TrainingDiverged after ten steps in a row without a finite
+    loss and gradient.
+    """
+    first_step = training.position.step
+    progress, stop = training.job.progress, training.job.stop
+    peak = peak_flops(training.model.device)
+    _hold_garbage_collection()
+    try:
+        while True:
+            step, is_last = training.position.step, training.position.step >= training.num_steps
+            progress.progress(step, training.num_steps, training.tokens, force=step == first_step)
+            if is_last or _is_due(step, training.save_every):
+                _save(training)
+            _evaluate(training, is_last)
+            stop.check()
+            if is_last:
+                output = checkpoint_id(training.run, training.stage, step)
+                return Outcome(output=output, values=training.position.metrics)
+            _step(training, peak)
+            if step == first_step:
+                progress.paused()  # compiling, first touch of memory: not the speed of the steps to come
+    except Stopped:
+        _save(training)
+        raise
+    finally:
+        gc.unfreeze()
+        gc.enable()
+
+
+def _is_due(step: int, every: int) -> bool:
+    return every > 0 and step > 0 and step % every == 0
+
+
+def _step(training: Training, peak: float | None) -> None:
+    """One update from num_micro_steps batches; the loss is the mean over the counted targets of all of them."""
+    position, optimizer = training.position, training.optimizer
+    batches = [next(training.loader) for _ in range(training.sizes.num_micro_steps)]
+    apply_schedule(training.schedule, optimizer.groups, position.step)
+    loss = _accumulate(training.model, batches)
+    if math.isfinite(loss) and math.isfinite(_gradient_norm(optimizer)):
+        optimizer.step()
+        position.num_skipped_in_a_row = 0
+        _report_loss(training, loss, peak)
+    else:
+        _skip(position, loss)
+    optimizer.zero_grad()
+    position.step += 1
+    if position.step % _COLLECT_EVERY == 0:
+        gc.collect()
+
+
+def _accumulate(model: GPT, batches: Sequence[Batch]) -> float:
+    """Add up the gradients of all batches; gives the loss."""
+    num_targets = max(1, sum(int((batch.targets >= 0).sum()) for batch in batches))
+    total = torch.zeros((), device=model.device)
+    for batch in batches:
+        inputs, targets = batch.inputs.to(model.device), batch.targets.to(model.device)
+        loss: Tensor = model(inputs, targets, reduction="sum") / num_targets
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += loss.detach()
+    return float(total)
+
+
+def _gradient_norm(optimizer: MuonAdamW) -> float:
+    grads = [p.grad for group in optimizer.groups for p in group.parameters if p.grad is not None]
+    return float(torch.nn.utils.get_total_norm(grads))
+
+
+def _skip(position: Position, loss: float) -> None:
+    """Leave out a step. Raises TrainingDiverged when it was one too many in a row."""
+    position.num_skipped += 1
+    position.num_skipped_in_a_row += 1
+    log.warning("step_skipped", extra={"step": position.step, "loss": str(loss)})
+    if position.num_skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+        raise TrainingDiverged(
+            f"the loss or its gradient was not finite for {MAX_SKIPPED_IN_A_ROW} steps in a row, the last at step "
+            f"{position.step} (loss {loss}). Lower the learning rates, or go on from an earlier checkpoint."
+        )
+
+
+def _report_loss(training: Training, loss: float, peak: float | None) -> None:
+    position, num_steps = training.position, training.num_steps
+    position.smooth_loss += _LOSS_WEIGHT * (loss - position.smooth_loss)
+    # A running mean that began at 0 is too low by this factor.
+    num_counted = position.step - position.num_skipped + 1
+    train_loss = position.smooth_loss / (1 - (1 - _LOSS_WEIGHT) ** num_counted)
+    position.metrics["train_loss"] = train_loss
+    if position.step % max(1, num_steps // _NUM_LOSS_POINTS) and position.step < num_steps - 1:
+        return
+    speed = training.job.progress.tokens_per_second
+    values = {"train_loss": train_loss, "num_skipped_steps": float(position.num_skipped)}
+    if peak and speed:
+        values["train_mfu_ratio"] = training.model.num_flops_per_token() * speed / peak
+    training.job.progress.metrics(position.step, values)
+    log.info("step", extra={"step": position.step, "of": num_steps, "loss": round(train_loss, 4)})
+
+
+def _save(training: Training) -> None:
+    """Write a checkpoint, unless this step's is there already."""
+    position, progress = training.position, training.job.progress
+    if position.step == training.saved_step:
+        return
+    start = time.monotonic()
+    state = {
+        "step": position.step,
+        "tokens": training.tokens,
+        "metrics": position.metrics,
+        "position": asdict(position),
+        "loader": training.loader.state(),
+        **training.origin,
+    }
+    checkpoint = store.save(
+        training.job.home,
+        training.run,
+        training.stage,
+        position.step,
+        model_tensors=named_tensors(training.model),
+        config=training.model.config,
+        tokenizer=training.tokenizer,
+        state=state,
+        optimizer_tensors=training.optimizer.state_tensors(),
+    )
+    training.saved_step = position.step
+    seconds = time.monotonic() - start
+    progress.checkpoint(position.step, checkpoint)
+    progress.metrics(position.step, {"checkpoint_seconds": seconds})
+    progress.paused()
+    log.info("checkpoint_written", extra={"checkpoint": checkpoint, "seconds": round(seconds, 2)})
+
+
+def _evaluate(training: Training, is_last: bool) -> None:
+    """What is due at this step."""
+    step = training.position.step
+    for evaluation in training.evaluations:
+        if not (is_last or _is_due(step, evaluation.every)):
+            continue
+        training.model.eval()
+        values = evaluation.measure()
+        training.model.train()
+        training.position.metrics.update(values)
+        training.job.progress.metrics(step, values)
+        training.job.progress.paused()
+        log.info("evaluated", extra={"step": step, **values})
+
+
+def _hold_garbage_collection() -> None:
+    """The collector would walk millions of long-lived objects in the middle of steps; it runs now and then instead."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
