@@ -60,10 +60,8 @@ class Tokenizer:
         wanted = vocab_size - len(SPECIAL_TOKENS)
         trainer = rustbpe.Tokenizer()
         pieces = (piece for text in texts for piece in _pieces(_checked(text)))
-        # Two merges can give the same bytes ("aa" + "a", "a" + "aa"). The second is useless, so a few more are learned.
-        trainer.train_from_iterator(pieces, wanted + 16 + wanted // 100, pattern=SPLIT_PATTERN)
-        by_rank = sorted(trainer.get_mergeable_ranks(), key=lambda pair: pair[1])
-        tokens = list(dict.fromkeys(bytes(token) for token, _ in by_rank))
+        trainer.train_from_iterator(pieces, wanted, pattern=SPLIT_PATTERN)
+        tokens = [bytes(token) for token, _ in sorted(trainer.get_mergeable_ranks(), key=lambda pair: pair[1])]
         if len(tokens) < wanted:
             found = len(tokens) + len(SPECIAL_TOKENS)
             raise DataError(
@@ -71,7 +69,7 @@ class Tokenizer:
                 f"give more text or a vocab_size of at most {found}.",
                 param="vocab_size",
             )
-        return cls(tokens[:wanted])
+        return cls(tokens)
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -106,7 +106,7 @@ def test_two_homes_get_the_same_files(tmp_path: Path) -> None:
 
 def test_two_processes_at_once_make_one_dataset(home: Path) -> None:
     script = f"""
-        import pathlib
+        import pathlib, sys
         from nanochat.data import builtin
         from nanochat.data.registry import resolve_dataset
         home = pathlib.Path({str(home)!r})
@@ -115,15 +115,27 @@ def test_two_processes_at_once_make_one_dataset(home: Path) -> None:
             made.append(1)
             yield from (f"Sentence {{i}} of the documentation." for i in range(2000))
         builtin._DOCUMENTS["python-docs"] = documents
-        dataset = builtin.prepare(resolve_dataset("python-docs", home, [home / "datasets"]))
+        dataset = resolve_dataset("python-docs", home, [home / "datasets"])
+        assert dataset.must_be_built
+        print("ready", flush=True)
+        sys.stdin.readline()
+        dataset = builtin.prepare(dataset)
         assert len(dataset.shards) == 8
         print(len(made))
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    outputs = [process.communicate(timeout=60)[0].strip() for process in processes]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    processes = [subprocess.Popen(command, text=True, **pipes) for _ in range(2)]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"  # both have found it missing
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    num_made = [process.communicate(timeout=60)[0].strip() for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
-    assert sorted(outputs)[-1] == "1"
+    assert sorted(num_made) == ["0", "1"]
     assert sorted(path.name for path in (home / "datasets").iterdir()) == [".lock", "python-docs"]
 
 

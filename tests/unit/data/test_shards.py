@@ -1,5 +1,7 @@
 """Reading documents out of shards, and shards that hold none."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,3 +79,9 @@ def test_the_fingerprint_tells_a_changed_dataset(write_shards: Callable[..., Pat
 def test_a_single_shard_says_that_two_are_needed(write_shards: Callable[..., Path]) -> None:
     with pytest.raises(DataError, match="needs two"):
         Shards(write_shards([["a"]]))
+
+
+def test_shards_are_read_without_torch() -> None:
+    script = "import sys, nanochat.data.shards; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

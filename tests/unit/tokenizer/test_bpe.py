@@ -1,6 +1,9 @@
 """Training, encoding and the file of the tokenizer."""
 
 import json
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -164,3 +167,15 @@ def test_a_file_that_is_no_json_object_is_refused(tmp_path: Path, content: bytes
     (tmp_path / "tokenizer.json").write_bytes(content)
     with pytest.raises(DataError, match=r"tokenizer\.json"):
         Tokenizer.load(tmp_path)
+
+
+def test_tokenizers_work_without_torch_and_numpy() -> None:
+    script = """
+        import sys
+        import nanochat.tokenizer.chat
+        from nanochat.tokenizer.bpe import Tokenizer
+        Tokenizer.train(["hello hello"], 266).encode("hello")
+        print({"torch", "numpy"} & set(sys.modules))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
