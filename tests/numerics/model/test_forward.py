@@ -70,7 +70,7 @@ def test_logits_equal_the_reference(config: GPTConfig, random_model: Callable[[G
 def test_loss_and_gradients_equal_the_reference(
     random_model: Callable[[GPTConfig], GPT], num_rows: int, sequence_len: int
 ) -> None:
-    config = GPTConfig(**SIZES, sequence_len=sequence_len, n_layer=2, n_kv_head=2, window_pattern="SL")
+    config = GPTConfig(**SIZES, sequence_len=sequence_len, n_layer=3, n_kv_head=2, window_pattern="SL")
     model, tokens = random_model(config), random_tokens(config, num_rows)
     targets = random_tokens(config, num_rows).flip(1)
     targets[0, :5] = -1
