@@ -41,9 +41,15 @@ class Server:
     def until(self, is_so: Callable[[], bool], what: str, deadline_s: float = 20.0) -> None:
         until(is_so, f"{what}; the log says:\n{self.log.read_text()}", deadline_s)
 
+    def is_alive(self) -> bool:
+        return self._says_200("/health/live")
+
     def is_ready(self) -> bool:
+        return self._says_200("/health/ready")
+
+    def _says_200(self, path: str) -> bool:
         try:
-            return self.get("/health/ready").status_code == 200
+            return self.get(path).status_code == 200
         except httpx.TransportError:
             return False
 

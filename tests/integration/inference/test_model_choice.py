@@ -1,5 +1,8 @@
 """The replica follows the choice of model in the database, without dropping a request."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
 from nanochat.protocol.generate import Delta, Done, Started
@@ -57,7 +60,7 @@ def test_a_damaged_checkpoint_is_refused_and_the_old_one_keeps_answering(server:
 
 def test_without_a_model_it_says_what_to_do_and_takes_the_first_promoted(serve: Serve) -> None:
     server = serve(promoted=None, poll_interval_s=0.1)
-    server.until(lambda: _answers(server), "the server answers", 60)
+    server.until(lambda: server.is_alive(), "the server answers", 60)
     ready = server.get("/health/ready")
     assert ready.status_code == 503
     server.until(lambda: "promote" in server.get("/health/ready").text, "the choice was read")
@@ -72,25 +75,8 @@ def test_without_a_model_it_says_what_to_do_and_takes_the_first_promoted(serve: 
     assert text_of(events_of(server.post(prompt="a", max_tokens=2))) == "ba"
 
 
-def test_a_fixed_checkpoint_needs_no_database(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> None:
-    other = serve(promoted=None)
-    other.process.terminate()
-    other.process.wait(20)
-    folder = other.home / "checkpoints" / SECOND
-    server = serve(promoted=None, checkpoint=folder)
+def test_a_fixed_checkpoint_needs_no_database(serve: Serve, make_home: Callable[[], Path]) -> None:
+    server = serve(promoted=None, checkpoint=make_home() / "checkpoints" / SECOND)
     server.until(server.is_ready, "the fixed checkpoint is served", 60)
     assert text_of(events_of(server.post(prompt="a", max_tokens=2))) == "xy"
     assert server.models.live_replicas("nanochat") == []
-
-
-def _answers(server: Server) -> bool:
-    return "error" not in _probe(server)
-
-
-def _probe(server: Server) -> str:
-    import httpx
-
-    try:
-        return server.get("/health/live").text
-    except httpx.TransportError:
-        return "error"

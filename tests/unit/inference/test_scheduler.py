@@ -2,10 +2,9 @@
 
 import asyncio
 
-import pytest
-
 from nanochat.engine.params import SamplingParams
 from nanochat.engine.sequence import Sequence
+from nanochat.protocol.generate import Done
 from nanochat.tokenizer.bpe import Tokenizer
 from nanochat_inference.batching.request import EventQueue, Request
 from nanochat_inference.batching.scheduler import Scheduler
@@ -86,6 +85,6 @@ def test_events_for_a_loop_that_has_ended_are_dropped() -> None:
 
     request = asyncio.run(make())
     request.send()
-    request.outbox.append(pytest.importorskip("nanochat.protocol.generate").Done(prompt_tokens=1, completion_tokens=1))
+    request.outbox.append(Done(prompt_tokens=1, completion_tokens=1))
     request.send()
     assert request.outbox == []

@@ -1,0 +1,211 @@
+"""The engine's thread without HTTP: parity with offline generation, parked rows, failures."""
+
+import asyncio
+import random
+import threading
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+import torch
+
+from nanochat.config import GPTConfig
+from nanochat.engine.generate import Engine, Evaluates
+from nanochat.engine.params import SamplingParams
+from nanochat.engine.sequence import Sequence
+from nanochat.errors import Unavailable
+from nanochat.model.gpt import GPT
+from nanochat.model.kv_cache import KVCache
+from nanochat.protocol.generate import Done, GenerateError, GenerateEvent
+from nanochat_inference.batching.request import EventQueue, Request
+from nanochat_inference.batching.runner import Runner
+from nanochat_inference.batching.scheduler import Scheduler
+from nanochat_inference.loaded_model import LoadedModel
+from nanochat_inference.metrics import Metrics
+from tests.integration.inference.chain_model import ABAB, TOKENIZER, chain_model
+from tests.integration.inference.server import text_of
+
+NUM_SLOTS = 3
+Start = Callable[[Evaluates], Runner]
+
+
+class NoCalculator:
+    def evaluate(self, expression: str) -> str | None:
+        return None
+
+
+class SlowCalculator:
+    """Answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.may_answer = threading.Event()
+
+    def evaluate(self, expression: str) -> str | None:
+        self.asked.set()
+        assert self.may_answer.wait(30)
+        return "42"
+
+
+class BrokenCalculator:
+    def evaluate(self, expression: str) -> str | None:
+        raise ValueError("a calculator never raises; this one does")
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Start]:
+    runners: list[Runner] = []
+
+    def start(calculator: Evaluates) -> Runner:
+        runner = Runner(calculator, Metrics(), model_name="m", max_running=NUM_SLOTS, max_waiting=100, num_threads=1)
+        runner.start()
+        runners.append(runner)
+        return runner
+
+    yield start
+    for runner in runners:
+        await asyncio.to_thread(runner.stop)
+
+
+def _loaded(model: GPT) -> LoadedModel:
+    cache = KVCache(model.config, NUM_SLOTS, model.config.sequence_len)
+    return LoadedModel(
+        checkpoint="c", created=0.0, model=model, tokenizer=TOKENIZER, cache=cache, scheduler=Scheduler(NUM_SLOTS)
+    )
+
+
+def _request(loaded: LoadedModel, prompt: list[int], params: SamplingParams) -> Request:
+    sequences = [Sequence(prompt, params, TOKENIZER, loaded.context_length, index=index) for index in range(params.n)]
+    return Request(sequences, EventQueue())
+
+
+async def _all_events(request: Request) -> list[GenerateEvent]:
+    events: list[GenerateEvent] = []
+    async with asyncio.timeout(60):
+        while not events or not isinstance(events[-1], Done | GenerateError):
+            events += await request.events.get()
+    return events
+
+
+@pytest.fixture(scope="module")
+def random_model() -> GPT:
+    """Every part active, and the likeliest token far ahead of the next, whatever the rounding."""
+    model = GPT(GPTConfig(sequence_len=128, vocab_size=265, n_layer=3, n_head=4, n_kv_head=2, n_embd=64))
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            scale = parameter.shape[-1] ** -0.5 if parameter.dim() == 2 else 0.5
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
+        model.embedding.weight.mul_(8)
+        model.head.weight.mul_(4)
+    return model.requires_grad_(False).eval()
+
+
+async def test_the_service_says_what_offline_generation_and_the_plain_model_say(
+    start: Start, random_model: GPT
+) -> None:
+    rng = random.Random(0)
+    prompts = [[256, *(rng.randrange(256) for _ in range(rng.randint(0, 90)))] for _ in range(14)]
+    params = [
+        SamplingParams(temperature=0, max_tokens=rng.randint(1, 30))
+        if i % 2
+        else SamplingParams(seed=i, temperature=1.5, top_k=(i % 3) * 10, max_tokens=12, n=1 + i % 3)
+        for i in range(14)
+    ]
+    offline = Engine(random_model, TOKENIZER, num_slots=5).generate(prompts, params)
+    runner, loaded = start(NoCalculator()), _loaded(random_model)
+    runner.use(loaded)
+    requests = []
+    for prompt, p in zip(prompts, params, strict=True):  # they join while others are in the middle
+        requests.append(_request(loaded, prompt, p))
+        runner.submit(requests[-1], loaded)
+        await asyncio.sleep(rng.random() * 0.01)
+    told = [await _all_events(request) for request in requests]
+    for request, events, choices in zip(requests, told, offline, strict=True):
+        assert [sequence.generated_ids for sequence in request.sequences] == [c.token_ids for c in choices]
+        assert [text_of(events, c) for c in range(len(choices))] == [choice.text for choice in choices]
+    for prompt, p, choices in zip(prompts, params, offline, strict=True):
+        if p.temperature == 0:
+            assert choices[0].token_ids == _plain(random_model, prompt, len(choices[0].token_ids))
+    assert runner.num_open == 0
+
+
+def _plain(model: GPT, prompt: list[int], num_tokens: int) -> list[int]:
+    ids = list(prompt)
+    with torch.inference_mode():
+        for _ in range(num_tokens):
+            ids.append(int(model(torch.tensor([ids]))[0, -1].argmax()))
+    return ids[len(prompt) :]
+
+
+async def test_a_row_that_waits_for_the_calculator_lets_the_others_go_on(start: Start) -> None:
+    calculator = SlowCalculator()
+    runner, loaded = start(calculator), _loaded(chain_model(ABAB))
+    runner.use(loaded)
+    greedy = SamplingParams(temperature=0, max_tokens=50)
+    calling = _request(loaded, [TOKENIZER.special_id("<|assistant_start|>")], greedy)
+    runner.submit(calling, loaded)
+    assert await asyncio.to_thread(calculator.asked.wait, 30)
+    other = _request(loaded, [ord("a")], greedy)
+    runner.submit(other, loaded)
+    assert text_of(await _all_events(other)) == "ba" * 25
+    assert not calling.is_finished
+    calculator.may_answer.set()
+    assert text_of(await _all_events(calling)) == "6*7=42\n!"
+
+
+async def test_a_client_that_leaves_during_a_call_leaves_no_trace(start: Start) -> None:
+    calculator = SlowCalculator()
+    runner, loaded = start(calculator), _loaded(chain_model(ABAB))
+    runner.use(loaded)
+    calling = _request(loaded, [TOKENIZER.special_id("<|assistant_start|>")], SamplingParams(temperature=0))
+    runner.submit(calling, loaded)
+    assert await asyncio.to_thread(calculator.asked.wait, 30)
+    runner.cancel(calling)
+    calculator.may_answer.set()
+    # Three more in three slots: the one that left has none.
+    others = [_request(loaded, [ord("a")], SamplingParams(temperature=0, max_tokens=5)) for _ in range(NUM_SLOTS)]
+    for other in others:
+        runner.submit(other, loaded)
+    assert [text_of(await _all_events(other)) for other in others] == ["babab"] * NUM_SLOTS
+    assert runner.num_open == 0
+
+
+async def test_a_calculator_that_breaks_gives_no_result(start: Start) -> None:
+    runner, loaded = start(BrokenCalculator()), _loaded(chain_model(ABAB))
+    runner.use(loaded)
+    request = _request(loaded, [TOKENIZER.special_id("<|assistant_start|>")], SamplingParams(temperature=0))
+    runner.submit(request, loaded)
+    assert text_of(await _all_events(request)) == "6*7=\n!"
+
+
+async def test_a_step_that_fails_is_answered_and_the_next_request_works(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner, loaded = start(NoCalculator()), _loaded(chain_model(ABAB))
+    runner.use(loaded)
+    params = SamplingParams(temperature=0, max_tokens=4)
+    with monkeypatch.context() as patch:
+        patch.setattr(loaded.model, "forward_cached", _fail)
+        failing = _request(loaded, [ord("a")], params)
+        runner.submit(failing, loaded)
+        (error,) = [event for event in await _all_events(failing) if isinstance(event, GenerateError)]
+        assert error.code == "internal_error"
+    request = _request(loaded, [ord("a")], params)
+    runner.submit(request, loaded)
+    assert text_of(await _all_events(request)) == "baba"
+    assert runner.num_open == 0
+
+
+def _fail(*_: object, **__: object) -> None:
+    raise RuntimeError("out of memory")
+
+
+async def test_stopping_answers_everybody(start: Start) -> None:
+    runner, loaded = start(NoCalculator()), _loaded(chain_model(ABAB))
+    runner.use(loaded)
+    requests = [_request(loaded, [ord("a")], SamplingParams(temperature=0)) for _ in range(NUM_SLOTS + 2)]
+    for request in requests:
+        runner.submit(request, loaded)
+    runner.abort_all(Unavailable("stopping"))
+    for request in requests:
+        assert (await _all_events(request))[-1] == GenerateError(code="unavailable", message="stopping")
