@@ -46,10 +46,10 @@ def main() -> int:
         log.error("job_failed", extra={"code": exc.code, "reason": exc.message})
         return 1
     with ProgressWriter(progress_path(spec)) as progress:
-        return _run(spec, progress, stop)
+        return run_job(spec, progress, stop)
 
 
-def _run(spec: RunSpec, progress: ProgressWriter, stop: StopSignal) -> int:
+def run_job(spec: RunSpec, progress: ProgressWriter, stop: StopSignal) -> int:
     """The outermost loop: whatever happens, the file and the exit code say it."""
     try:
         job = JobContext(spec=spec, progress=progress, stop=stop, ranks=read_ranks())

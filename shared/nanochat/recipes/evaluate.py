@@ -2,13 +2,15 @@
 
 import functools
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from nanochat.checkpoint import store
 from nanochat.checkpoint.store import Checkpoint
 from nanochat.data.loader import validation_loader
 from nanochat.engine.generate import Engine
 from nanochat.errors import DataError, InvalidConfig
-from nanochat.evals.chat import ChatScore, score_task
+from nanochat.evals.chat import score_task
 from nanochat.evals.core_tasks import CORE_TASKS
 from nanochat.model.gpt import GPT
 from nanochat.model.names import load_tensors
@@ -23,32 +25,50 @@ from nanochat.tools.calculator import Calculator
 log = logging.getLogger(__name__)
 
 _VALIDATION_ROWS = 8
+_UNITS = 100  # of progress, an eval
 _CORE_LABELS = frozenset(task.label for task in CORE_TASKS)
+
+# Examples or tasks done, and how many there are.
+Report = Callable[[int, int], None]
 
 
 def run(job: JobContext, config: EvaluateConfig) -> Outcome:
     """Metrics are written as they come, at the checkpoint's step. Raises NanochatError, Stopped."""
+    evals = list(dict.fromkeys(config.evals))
     chat_tasks = _chat_tasks(config)
     device = choose_device(local_rank=job.ranks.local_rank)
     checkpoint = store.load(job.checkpoint_folder(config.checkpoint))
     model = GPT(checkpoint.config, device.dtype).to(device.device)
     load_tensors(model, checkpoint.model_tensors)
     model.eval()
-    measures = {
-        "bpb": lambda: _bpb(job, config, checkpoint, model),
-        "core": lambda: _core(job, config, checkpoint, model),
-        "sample": lambda: log_samples(model, checkpoint.tokenizer, as_chat=checkpoint.info.stage != pretrain.STAGE),
-        "chat": lambda: _chat(job, config, checkpoint, model, chat_tasks),
-    }
+    subject = _Subject(job, config, checkpoint, model)
     metrics: dict[str, float] = {}
-    for name in dict.fromkeys(config.evals):
-        job.stop.check()
-        values = measures[name]()
+    for index, name in enumerate(evals):
+        report = functools.partial(_report, job, index, len(evals))
+        report(0, 1)
+        if name == "bpb":
+            values = _bpb(subject)
+        elif name == "core":
+            values = _core(subject, report)
+        elif name == "chat":
+            values = _chat(subject, chat_tasks, report)
+        else:
+            values = log_samples(model, checkpoint.tokenizer, as_chat=checkpoint.info.stage != pretrain.STAGE)
         metrics |= values
         job.progress.metrics(checkpoint.info.step, values)
         log.info("evaluated", extra={"eval": name, "checkpoint": checkpoint.info.id, **values})
-    job.progress.progress(1, 1, force=True)
+    _report(job, len(evals), len(evals), 0, 1)
     return Outcome(output=None, values=metrics)
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """The checkpoint under examination, and what was asked about it."""
+
+    job: JobContext
+    config: EvaluateConfig
+    checkpoint: Checkpoint
+    model: GPT
 
 
 def _chat_tasks(config: EvaluateConfig) -> list[str]:
@@ -62,7 +82,9 @@ def _chat_tasks(config: EvaluateConfig) -> list[str]:
     return names
 
 
-def _bpb(job: JobContext, config: EvaluateConfig, checkpoint: Checkpoint, model: GPT) -> dict[str, float]:
+def _bpb(subject: _Subject) -> dict[str, float]:
+    """On the dataset that the job names, else the one that the checkpoint was trained on. Raises DataError."""
+    job, config, checkpoint, model = subject.job, subject.config, subject.checkpoint, subject.model
     reference = config.dataset or checkpoint.state.get("dataset")
     if reference is None:
         raise DataError("the checkpoint does not say what it was trained on; give dataset.", param="config.dataset")
@@ -75,49 +97,44 @@ def _bpb(job: JobContext, config: EvaluateConfig, checkpoint: Checkpoint, model:
     return measure_bpb(model, checkpoint.tokenizer, loader, config.eval_tokens, job.stop)
 
 
-def _core(job: JobContext, config: EvaluateConfig, checkpoint: Checkpoint, model: GPT) -> dict[str, float]:
-    labels = [name for name in config.tasks or () if name in _CORE_LABELS]
+def _core(subject: _Subject, report: Report) -> dict[str, float]:
+    labels = [name for name in subject.config.tasks or () if name in _CORE_LABELS]
     return measure_core(
-        model,
-        checkpoint.tokenizer,
-        job.home,
+        subject.model,
+        subject.checkpoint.tokenizer,
+        subject.job.home,
         labels=labels or None,
-        max_per_task=config.max_per_task,
-        on_progress=functools.partial(_report, job),
+        max_per_task=subject.config.max_per_task,
+        on_progress=report,
     )
 
 
-def _chat(
-    job: JobContext, config: EvaluateConfig, checkpoint: Checkpoint, model: GPT, names: list[str]
-) -> dict[str, float]:
-    tasks = {name: build(name, "held_out")[: config.max_per_task] for name in names}
+def _chat(subject: _Subject, names: list[str], report: Report) -> dict[str, float]:
+    """Accuracy, its standard error and the number of examples of each task; the log gets some wrong answers."""
+    tokenizer = subject.checkpoint.tokenizer
+    tasks = {name: build(name, "held_out")[: subject.config.max_per_task] for name in names}
     total = sum(map(len, tasks.values()))
     values: dict[str, float] = {}
     num_before = 0
     with Calculator() as calculator:
-        engine = Engine(model, checkpoint.tokenizer, calculator, num_slots=NUM_SLOTS, max_len=MAX_LEN)
+        engine = Engine(subject.model, tokenizer, calculator, num_slots=NUM_SLOTS, max_len=MAX_LEN)
         for name, task in tasks.items():
-            report = functools.partial(_report_after, job, num_before, total)
-            score = score_task(engine, checkpoint.tokenizer, task, on_progress=report)
+            on_progress = functools.partial(_report_after, report, num_before, total)
+            score = score_task(engine, tokenizer, task, on_progress=on_progress)
             num_before += len(task)
-            values |= _named_score(name, score)
+            values[f"{name}_accuracy"] = score.accuracy
+            values[f"{name}_stderr"] = score.stderr
+            values[f"{name}_count"] = float(score.num_examples)
             for failure in score.failures:
                 log.info("wrong_answer", extra={"task": name, **vars(failure)})
     return values
 
 
-def _named_score(name: str, score: ChatScore) -> dict[str, float]:
-    return {
-        f"{name}_accuracy": score.accuracy,
-        f"{name}_stderr": score.stderr,
-        f"{name}_count": float(score.num_examples),
-    }
-
-
-def _report(job: JobContext, num_done: int, total: int) -> None:
+def _report(job: JobContext, index: int, num_evals: int, num_done: int, total: int) -> None:
+    """Every eval is the same share of the job's progress, as their costs are not known. Raises Stopped."""
     job.stop.check()
-    job.progress.progress(num_done, total)
+    job.progress.progress(index * _UNITS + _UNITS * num_done // total, num_evals * _UNITS)
 
 
-def _report_after(job: JobContext, num_before: int, total: int, num_done: int) -> None:
-    _report(job, num_before + num_done, total)
+def _report_after(report: Report, num_before: int, total: int, num_done: int) -> None:
+    report(num_before + num_done, total)

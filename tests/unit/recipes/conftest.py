@@ -1,0 +1,24 @@
+"""A job without a worker: its context, with a home in a temporary folder and a progress file that can be read back."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nanochat.protocol.jobs import RunSpec
+from nanochat.recipes.job import JobContext, progress_path
+from nanochat.recipes.progress import ProgressWriter
+from nanochat.tokenizer.bpe import Tokenizer
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    """Of single bytes."""
+    return Tokenizer([bytes([byte]) for byte in range(256)])
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Iterator[JobContext]:
+    spec = RunSpec(job_id="job_1", kind="pretrain", name="one", config={}, home=str(tmp_path))
+    with ProgressWriter(progress_path(spec)) as progress:
+        yield JobContext(spec=spec, progress=progress)

@@ -1,0 +1,56 @@
+"""Threads, precision, compiling and ranks: what is chosen and what is refused."""
+
+import pytest
+import torch
+
+from nanochat.config import GPTConfig
+from nanochat.errors import InvalidConfig
+from nanochat.model.gpt import GPT
+from nanochat.recipes import device as device_module
+from nanochat.recipes.device import Device, DeviceSettings, choose_device, compile_model, usable_cores
+from nanochat.recipes.distributed import is_under_torchrun, read_ranks
+
+CPU = Device(device=torch.device("cpu"), dtype=torch.float32, num_threads=1)
+
+
+def test_threads_are_those_of_the_setting_else_the_usable_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    try:
+        assert choose_device(settings=DeviceSettings(device="cpu", num_threads=1)).num_threads == 1
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        assert DeviceSettings().num_threads == 1
+        monkeypatch.setenv("OMP_NUM_THREADS", "0")
+        assert choose_device(settings=DeviceSettings(device="cpu")).num_threads == usable_cores() >= 1
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp8"])
+def test_a_precision_that_cannot_be_trained_in_is_refused(precision: str) -> None:
+    with pytest.raises(InvalidConfig, match=f"precision {precision} is not available"):
+        choose_device(precision)
+
+
+def test_a_model_is_left_plain_without_a_compiler_and_refused_when_compiling_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(device_module, "_COMPILERS", ("no-such-compiler",))
+    config = GPTConfig(sequence_len=16, vocab_size=64, n_layer=1, n_head=1, n_kv_head=1, n_embd=32, window_pattern="L")
+    model = GPT(config)
+    compile_model(model, None, CPU)
+    assert model._compiled_call_impl is None
+    with pytest.raises(InvalidConfig, match="there is no C"):
+        compile_model(model, True, CPU)
+
+
+def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    assert (read_ranks().rank, read_ranks().world_size) == (0, 1)
+    assert not is_under_torchrun()
+
+
+def test_more_than_one_process_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InvalidConfig, match="num_processes is 2"):
+        read_ranks()

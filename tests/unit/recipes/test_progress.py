@@ -1,0 +1,74 @@
+"""The lines of progress.jsonl, with a clock that the test moves."""
+
+from pathlib import Path
+
+import pytest
+
+from nanochat.protocol.progress import CheckpointWritten, Failure, Metric, Progress, Result, progress_line
+from nanochat.recipes.progress import ProgressWriter
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def read(path: Path) -> list[Progress | Metric | CheckpointWritten | Failure | Result]:
+    return [progress_line.validate_json(line) for line in path.read_text().splitlines()]
+
+
+def test_every_line_can_be_read_as_soon_as_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "jobs" / "job_1" / "progress.jsonl"
+    writer = ProgressWriter(path)
+    writer.progress(0, 10)
+    writer.metrics(1, {"train_loss": 2.5})
+    writer.checkpoint(5, "run/pretrain/step_000005")
+    writer.failure("data_error", "no text")
+    writer.result("run/pretrain/step_000010", {"val_bpb": 1.0})
+    assert [line.type for line in read(path)] == ["progress", "metric", "checkpoint", "failure", "result"]
+    writer.close()
+
+
+def test_a_second_attempt_appends(tmp_path: Path) -> None:
+    for step in (1, 2):
+        with ProgressWriter(tmp_path / "progress.jsonl") as writer:
+            writer.progress(step, 10, force=True)
+    assert [line.step for line in read(tmp_path / "progress.jsonl") if isinstance(line, Progress)] == [1, 2]
+
+
+def test_progress_is_written_once_a_second_and_at_the_end(tmp_path: Path) -> None:
+    clock = Clock()
+    with ProgressWriter(tmp_path / "p.jsonl", clock) as writer:
+        for step in range(31):
+            writer.progress(step, 30)
+            clock.now += 0.3
+    steps = [line.step for line in read(tmp_path / "p.jsonl") if isinstance(line, Progress)]
+    assert steps == [0, 4, 8, 12, 16, 20, 24, 28, 30]
+
+
+def test_speed_and_time_left_leave_out_pauses(tmp_path: Path) -> None:
+    clock = Clock()
+    with ProgressWriter(tmp_path / "p.jsonl", clock) as writer:
+        writer.progress(0, 100, tokens=0)
+        clock.now = 2.0
+        writer.progress(4, 100, tokens=4000)
+        clock.now = 50.0  # an evaluation
+        writer.paused()
+        writer.progress(4, 100, tokens=4000)
+        clock.now = 52.0
+        writer.progress(8, 100, tokens=8000)
+    lines = [line for line in read(tmp_path / "p.jsonl") if isinstance(line, Progress)]
+    assert lines[0].eta_s is None and lines[0].tokens_per_second == 0
+    assert lines[-1].tokens_per_second == pytest.approx(2000)
+    assert lines[-1].eta_s == pytest.approx(92 * 0.5)
+
+
+def test_values_that_are_not_finite_are_left_out(tmp_path: Path) -> None:
+    with ProgressWriter(tmp_path / "p.jsonl") as writer:
+        writer.metrics(1, {"train_loss": float("nan"), "val_bpb": 2.0})
+        writer.metrics(2, {"train_loss": float("inf")})
+    (line,) = read(tmp_path / "p.jsonl")
+    assert isinstance(line, Metric) and line.values == {"val_bpb": 2.0}
