@@ -1,10 +1,12 @@
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import Gauge
 
 from nanochat.errors import Unavailable
 from nanochat_gateway import sse
@@ -46,3 +48,26 @@ def test_a_frame_is_one_event_to_readers_that_split_at_unicode_line_breaks(text:
     [line, blank] = response.iter_lines()
     assert blank == ""
     assert json.loads(line.removeprefix("data: ")) == text
+
+
+async def test_what_a_stream_is_made_from_is_freed_although_the_client_is_gone_at_once() -> None:
+    sent: list[Any] = []
+    freed: list[bool] = []
+
+    async def frames() -> AsyncGenerator[bytes, None]:
+        yield b"data: 1\n\n"
+
+    async def free() -> None:
+        freed.append(True)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    active = Gauge("active", "Streams.", registry=None)
+    await sse.EventStream(frames(), close=free, active=active, keep_alive_s=5.0)({"type": "http"}, receive, send)
+    assert freed == [True]
+    assert active._value.get() == 0
+    assert not any(message.get("body") for message in sent)
