@@ -9,6 +9,7 @@ from typing import Any
 
 from nanochat.files import write_file
 from nanochat.protocol.jobs import Job, RunSpec
+from nanochat_worker.leftovers import MARK, end_leftovers
 from nanochat_worker.settings import WorkerSettings
 
 LOG_TAIL_LINES = 30
@@ -18,10 +19,11 @@ _TAIL_BYTES = 64 * 1024
 class Run:
     """A started run. Close it, or use it in `with`: closing the pipe ends whatever is left of the tree."""
 
-    def __init__(self, process: subprocess.Popen[bytes], log_file: Path, log_start: int) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], log_file: Path, log_start: int, job_id: str) -> None:
         self._process = process
         self._log_file = log_file
         self._log_start = log_start
+        self._job_id = job_id
 
     def poll(self) -> int | None:
         """The run's exit status once all of its processes have ended; negative when the supervisor was killed."""
@@ -44,6 +46,8 @@ class Run:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        if self._process.returncode < 0:  # the supervisor was killed, so nobody has cleared up behind it
+            end_leftovers(self._job_id)
 
     def log_tail(self) -> list[str]:
         """The last lines of this attempt's output."""
@@ -58,7 +62,11 @@ def job_folder(home: Path, job_id: str) -> Path:
 
 
 def launch(job: Job, config: dict[str, Any], settings: WorkerSettings) -> Run:
-    """Start the run of a claimed job, whose references are resolved in `config`. Raises OSError."""
+    """Start the run of a claimed job, whose references are resolved in `config`. Raises OSError.
+
+    What may be left of an earlier run of this job on this machine is ended first.
+    """
+    end_leftovers(job.id)
     home = settings.common.home_dir
     folder = job_folder(home, job.id)
     spec = RunSpec(job_id=job.id, kind=job.kind, name=job.name, config=config, home=str(home), attempt=job.attempt)
@@ -74,10 +82,10 @@ def launch(job: Job, config: dict[str, Any], settings: WorkerSettings) -> Run:
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=_environment(job.num_processes, settings),
+            env=_environment(job, settings),
             start_new_session=True,  # signals of a terminal or a container reach the worker alone, which stops in order
         )
-    return Run(process, log_file, log_start)
+    return Run(process, log_file, log_start, job.id)
 
 
 def _command(job: Job, spec_file: Path, settings: WorkerSettings) -> list[str]:
@@ -87,10 +95,10 @@ def _command(job: Job, spec_file: Path, settings: WorkerSettings) -> list[str]:
     return [sys.executable, *supervisor, sys.executable, *torchrun, *recipe]
 
 
-def _environment(num_processes: int, settings: WorkerSettings) -> dict[str, str]:
+def _environment(job: Job, settings: WorkerSettings) -> dict[str, str]:
     """The worker's own environment, passed on, with the cores shared out: torchrun would give each rank one thread."""
-    threads = settings.threads or max(1, _num_cores() // num_processes)
-    return {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
+    threads = settings.threads or max(1, _num_cores() // job.num_processes)
+    return {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1", MARK: job.id}
 
 
 def _num_cores() -> int:

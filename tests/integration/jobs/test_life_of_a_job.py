@@ -1,5 +1,7 @@
 """From POST /v1/jobs to its end, through Redis, a worker, a supervisor and ranks."""
 
+from itertools import pairwise
+
 import httpx
 
 from .conftest import Stack, make_dataset
@@ -33,9 +35,7 @@ def test_a_pipeline_runs_its_stages_in_order_and_ends_with_their_results(stack: 
     assert done["progress"]["ratio"] == 1.0
     stages = [stack.job(stage_id) for stage_id in done["stages"]]
     assert stages[1]["config"]["tokenizer"] == stages[0]["id"]
-    assert all(
-        earlier["finished_at"] <= later["started_at"] for earlier, later in zip(stages, stages[1:], strict=False)
-    )
+    assert all(earlier["finished_at"] <= later["started_at"] for earlier, later in pairwise(stages))
 
 
 def test_a_failed_stage_fails_the_pipeline_and_says_why(stack: Stack) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 
 import httpx
+import psutil
 import pytest
 import redis
 
@@ -75,22 +76,6 @@ def test_a_killed_worker_leaves_no_rank_and_its_job_goes_on_elsewhere(stack: Sta
     assert len(steps) <= 31  # the step during which it was killed is done again
 
 
-@pytest.mark.slow
-def test_a_job_without_attempts_left_fails_as_worker_lost_and_can_be_retried(stack: Stack) -> None:
-    stack.behave(tokenizer=LONG)
-    worker = stack.start_worker()
-    job = stack.tokenizer_job("a", max_attempts=1)
-    stack.wait_running()
-    os.kill(worker.pid, signal.SIGKILL)
-    worker.wait()
-    failed = stack.wait_status(job["id"], "failed", timeout_s=LEASE_S + 20)
-    assert failed["error"]["code"] == "worker_lost"
-    stack.behave()
-    stack.start_worker()
-    assert stack.post(f"/v1/jobs/{job['id']}/retry").status_code == 200
-    assert stack.wait_status(job["id"], "succeeded")["attempt"] == 2
-
-
 def test_a_stopped_worker_gives_its_job_back_and_the_next_one_resumes_it(stack: Stack) -> None:
     stack.behave(tokenizer=LONG)
     worker = stack.start_worker()
@@ -110,8 +95,6 @@ def test_a_stopped_worker_gives_its_job_back_and_the_next_one_resumes_it(stack: 
 
 
 def test_a_killed_supervisor_ends_the_run_and_the_job(stack: Stack) -> None:
-    import psutil
-
     stack.behave(tokenizer=LONG)
     worker = stack.start_worker()
     job = stack.tokenizer_job("a")

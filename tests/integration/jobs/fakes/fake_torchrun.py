@@ -1,4 +1,4 @@
-"""What torchrun does to a recipe, without torch: ranks in sessions of their own, exit code 1 and a report on failure."""
+"""What torchrun does to a recipe, without torch: ranks in sessions of their own, exit code 1 with a report."""
 
 import os
 import signal

@@ -1,0 +1,160 @@
+import pytest
+
+from nanochat.errors import Conflict, NotFound
+from nanochat.jobs.leases import Leases
+from nanochat.jobs.store import JobStore
+from nanochat.protocol.jobs import Job, JobError, JobSpec
+
+from .conftest import Clock
+
+TOKENIZER = JobSpec(kind="tokenizer", name="t")
+PIPELINE = JobSpec(kind="pipeline", name="p", config={"profile": "demo"})
+
+
+def run(jobs: JobStore, leases: Leases, job: Job, *, fails: bool = False) -> None:
+    lease = leases.claim(job.id, "w")
+    assert lease is not None
+    error = JobError(code="data_error", message="a broken shard") if fails else None
+    leases.finish(lease, "failed" if fails else "succeeded", error=error, output=job.kind)
+
+
+def test_a_submitted_job_is_queued_and_shown_as_given(jobs: JobStore, clock: Clock) -> None:
+    job = jobs.submit(JobSpec(kind="tokenizer", name="t", config={"vocab_size": 512}, priority=3))
+    assert job == jobs.get(job.id)
+    assert (job.status, job.attempt, job.created_at) == ("queued", 0, clock.now)
+    assert job.config == {"vocab_size": 512}
+    assert [event.data["status"] for event in jobs.events(job.id)] == ["queued"]
+
+
+def test_planning_stores_nothing(jobs: JobStore) -> None:
+    assert len(jobs.plan(PIPELINE)) == 5
+    assert jobs.find() == []
+
+
+def test_the_same_key_and_body_give_the_same_job(jobs: JobStore) -> None:
+    first = jobs.submit(TOKENIZER, idempotency_key="k")
+    assert jobs.submit(TOKENIZER, idempotency_key="k").id == first.id
+    assert jobs.submitted(TOKENIZER, "k") == first
+    assert jobs.submit(TOKENIZER, idempotency_key="other").id != first.id
+
+
+def test_the_same_key_with_another_body_is_a_conflict(jobs: JobStore) -> None:
+    jobs.submit(TOKENIZER, idempotency_key="k")
+    with pytest.raises(Conflict, match="another body"):
+        jobs.submit(PIPELINE, idempotency_key="k")
+    assert len(jobs.find()) == 1
+
+
+def test_jobs_are_listed_newest_first_page_by_page(jobs: JobStore, clock: Clock) -> None:
+    ids = []
+    for index in range(5):
+        clock.advance(index % 2)  # two of them share their time
+        ids.append(jobs.submit(TOKENIZER).id)
+    expected = sorted(ids, reverse=True)
+    assert [job.id for job in jobs.find(limit=2)] == expected[:2]
+    assert [job.id for job in jobs.find(after=expected[1])] == expected[2:]
+    assert jobs.find(status="running") == []
+    assert jobs.find(kind="pretrain") == []
+
+
+def test_an_unknown_job_is_not_found(jobs: JobStore) -> None:
+    for ask in (jobs.get, jobs.series, jobs.cancel, jobs.retry):
+        with pytest.raises(NotFound):
+            ask("job_none")
+
+
+def test_only_the_stage_whose_turn_it_is_can_be_dispatched(jobs: JobStore, leases: Leases) -> None:
+    stages = jobs.stages(jobs.submit(PIPELINE).id)
+    assert [job.id for job in jobs.dispatchable()] == [stages[0].id]
+    assert leases.claim(stages[1].id, "w") is None
+    run(jobs, leases, stages[0])
+    assert [job.id for job in jobs.dispatchable()] == [stages[1].id]
+
+
+def test_the_most_urgent_job_is_dispatched_first(jobs: JobStore, clock: Clock) -> None:
+    low = jobs.submit(JobSpec(kind="tokenizer"))
+    clock.advance(1)
+    high = jobs.submit(JobSpec(kind="tokenizer", priority=9))
+    assert [job.id for job in jobs.dispatchable()] == [high.id, low.id]
+
+
+def test_a_sent_job_counts_as_undelivered_only_after_a_while(jobs: JobStore, clock: Clock) -> None:
+    job = jobs.submit(TOKENIZER)
+    jobs.mark_dispatched(job.id)
+    assert jobs.dispatchable() == []
+    assert jobs.undelivered(clock.now - 10) == []
+    clock.advance(20)
+    assert [found.id for found in jobs.undelivered(clock.now - 10)] == [job.id]
+
+
+def test_a_pipeline_follows_its_stages(jobs: JobStore, leases: Leases, clock: Clock) -> None:
+    parent = jobs.submit(PIPELINE)
+    for position, stage in enumerate(jobs.stages(parent.id)):
+        assert jobs.get(parent.id).status == ("running" if position else "queued")
+        clock.advance(1)
+        run(jobs, leases, stage)
+        assert jobs.get(parent.id).progress.step == position + 1
+    done = jobs.get(parent.id)
+    assert (done.status, done.output, done.progress.ratio) == ("succeeded", "evaluate", 1.0)
+    assert done.started_at == clock.now - 3
+    statuses = [event.data["status"] for event in jobs.events(parent.id) if event.type == "status"]
+    assert statuses == ["queued", "running", "succeeded"]
+
+
+def test_a_failed_stage_ends_those_behind_it_and_the_pipeline(jobs: JobStore, leases: Leases) -> None:
+    parent = jobs.submit(PIPELINE)
+    stages = jobs.stages(parent.id)
+    run(jobs, leases, stages[0])
+    run(jobs, leases, stages[1], fails=True)
+    assert [stage.status for stage in jobs.stages(parent.id)] == ["succeeded", "failed", "failed", "failed"]
+    error = jobs.get(parent.id).error
+    assert error is not None
+    assert error.code == "data_error"
+    assert f"stage pretrain ({stages[1].id}) failed: a broken shard" in error.message
+    assert jobs.dispatchable() == []
+
+
+@pytest.mark.parametrize("retried", ["pipeline", "failed stage", "stage behind it"])
+def test_retry_goes_on_with_the_stage_that_failed(jobs: JobStore, leases: Leases, retried: str) -> None:
+    parent = jobs.submit(PIPELINE)
+    stages = jobs.stages(parent.id)
+    run(jobs, leases, stages[0])
+    run(jobs, leases, stages[1], fails=True)
+    job_id = {"pipeline": parent.id, "failed stage": stages[1].id, "stage behind it": stages[2].id}[retried]
+    jobs.retry(job_id)
+    assert [stage.status for stage in jobs.stages(parent.id)] == ["succeeded", "queued", "queued", "queued"]
+    assert jobs.get(parent.id).status == "running"
+    for stage in stages[1:]:
+        run(jobs, leases, stage)
+    assert jobs.get(parent.id).status == "succeeded"
+    assert jobs.get(stages[1].id).attempt == 2
+    assert jobs.get(stages[1].id).error is None
+
+
+def test_cancelling_a_pipeline_cancels_what_waits_and_asks_what_runs(jobs: JobStore, leases: Leases) -> None:
+    parent = jobs.submit(PIPELINE)
+    lease = leases.claim(jobs.stages(parent.id)[0].id, "w")
+    assert lease is not None
+    assert leases.renew(lease) is False
+    assert jobs.cancel(parent.id).status == "running"
+    assert [stage.status for stage in jobs.stages(parent.id)] == ["running", "cancelled", "cancelled", "cancelled"]
+    assert leases.renew(lease) is True
+    leases.finish(lease, "cancelled")
+    assert jobs.get(parent.id).status == "cancelled"
+
+
+def test_cancelling_a_queued_job_ends_it_and_it_can_be_retried(jobs: JobStore, leases: Leases) -> None:
+    job = jobs.submit(TOKENIZER)
+    assert jobs.cancel(job.id).status == "cancelled"
+    assert jobs.cancel(job.id).status == "cancelled"
+    assert leases.claim(job.id, "w") is None
+    assert jobs.retry(job.id).status == "queued"
+    run(jobs, leases, job)
+    with pytest.raises(Conflict):
+        jobs.cancel(job.id)
+
+
+def test_jobs_are_counted_by_status(jobs: JobStore) -> None:
+    jobs.cancel(jobs.submit(TOKENIZER).id)
+    jobs.submit(TOKENIZER)
+    assert jobs.count_by_status() == {"queued": 1, "cancelled": 1}
