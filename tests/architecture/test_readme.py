@@ -1,0 +1,136 @@
+"""The README is true: its settings are those of the code, its requests are valid, its paths and commands exist."""
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings
+
+from nanochat.cli.main import app
+from nanochat.cli.settings import CliSettings, StackSettings
+from nanochat.jobs.plans import plan
+from nanochat.protocol.jobs import JobSpec
+from nanochat.protocol.openai import ChatCompletionRequest
+from nanochat.settings import CommonSettings
+from nanochat_gateway.settings import AccessSettings, GatewaySettings
+from nanochat_inference.settings import InferenceSettings
+from nanochat_trainer.settings import TrainerSettings
+from nanochat_worker.settings import WorkerSettings
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+SETTINGS: tuple[type[BaseSettings], ...] = (
+    CommonSettings,
+    CliSettings,
+    AccessSettings,
+    GatewaySettings,
+    TrainerSettings,
+    InferenceSettings,
+    WorkerSettings,
+    StackSettings,  # after the services, whose ports it shares
+)
+
+
+def defaults_in_code() -> dict[str, str]:
+    """Every variable that the project reads, with its default."""
+    found: dict[str, str] = {}
+    for settings in SETTINGS:
+        for field, info in settings.model_fields.items():
+            if isinstance(info.annotation, type) and issubclass(info.annotation, BaseSettings):
+                continue  # a part with variables of its own
+            name = f"{settings.model_config.get('env_prefix', '')}{field}".upper()
+            found.setdefault(name, shown(info.get_default(call_default_factory=True)))
+    return found
+
+
+def shown(default: Any) -> str:
+    """A default as a user would write it in the environment; empty for none."""
+    if isinstance(default, SecretStr):
+        default = default.get_secret_value()
+    if isinstance(default, bool):
+        return str(int(default))
+    if isinstance(default, float):
+        return f"{default:g}"
+    return "" if default is None else str(default)
+
+
+def defaults_in_readme() -> dict[str, str]:
+    rows = re.findall(r"^\| `(NANOCHAT_\w+)` \| (?:`(.*?)`)? *\| (.+) \|$", README, re.MULTILINE)
+    return {name: default for name, default, _ in rows}
+
+
+def test_the_table_of_settings_is_the_codes() -> None:
+    assert defaults_in_readme() == defaults_in_code()
+
+
+def test_the_ports_of_the_stack_are_those_of_the_services() -> None:
+    stack = StackSettings()
+    ports = (stack.gateway_port, stack.trainer_port, stack.inference_port, stack.worker_metrics_port)
+    services = (GatewaySettings().port, TrainerSettings().port, InferenceSettings().port, WorkerSettings().metrics_port)
+    assert ports == services
+
+
+def bodies() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Address and JSON of every request made with curl."""
+    for command in re.findall(r"curl (.+?)\n(?=curl|```)", README, re.DOTALL):
+        body = re.search(r"-d '(.+?)'", command, re.DOTALL)
+        address = re.search(r"http://127.0.0.1:8000(\S+)", command)
+        if body and address:
+            yield address[1], json.loads(body[1])
+
+
+def test_there_are_requests_to_check() -> None:
+    assert len(list(bodies())) >= 6
+
+
+@pytest.mark.parametrize(("address", "body"), list(bodies()))
+def test_requests_are_valid(address: str, body: dict[str, Any]) -> None:
+    if address == "/v1/jobs":
+        plan(JobSpec.model_validate(body), now=0.0)
+    elif address == "/v1/chat/completions":
+        ChatCompletionRequest.model_validate(body)
+    else:
+        assert address == "/v1/models/nanochat/promote"
+        assert body.keys() == {"checkpoint"}
+
+
+def test_the_inline_pipeline_is_valid() -> None:
+    inline = re.findall(r"`(\{\"kind\": \"pipeline\".+?\})`", README)
+    assert inline
+    for text in inline:
+        plan(JobSpec.model_validate(json.loads(text)), now=0.0)
+
+
+def test_python_examples_compile() -> None:
+    examples = re.findall(r"```python\n(.+?)```", README, re.DOTALL)
+    assert examples
+    for example in examples:
+        ast.parse(example)
+
+
+def test_paths_and_links_exist() -> None:
+    tree = README.split("## Where things are")[1].split("## ")[0]
+    paths = re.findall(r"^    (\S+)", tree, re.MULTILINE) + re.findall(r"\]\(([^)#:]+)\)", README)
+    assert len(paths) > 12
+    assert not [path for path in paths if not (ROOT / path).exists()]
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"(?:`|^    )make ([a-z][a-z-]*)", README, re.MULTILINE))
+    assert {"demo", "test", "check"} <= targets
+    assert not [target for target in targets if not re.search(rf"^{target}:", makefile, re.MULTILINE)]
+
+
+def test_commands_exist() -> None:
+    known = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    named = set(re.findall(r"bin/nanochat ([a-z]+)", README))
+    assert {"chat", "jobs", "train"} <= named <= known
+    listed = re.search(r"the command line: `([a-z ]+)`", README)
+    assert listed and set(listed[1].split()) <= known
