@@ -167,6 +167,15 @@ def test_a_refusal_of_inference_is_the_sdks_exception(
     assert "refused" in caught.value.message
 
 
+def test_a_prompt_that_inference_refuses_is_named_as_the_caller_knows_it(
+    client: httpx.Client, inference: FakeInference
+) -> None:
+    for param in ("messages", "prompt_token_ids"):
+        inference.script = lambda asked, param=param: Refusal(400, param=param)  # type: ignore[misc]
+        response = client.post("/v1/completions", json={"model": "nanochat", "prompt": [1, 2]})
+        assert error_of(response)["param"] == "prompt"
+
+
 def test_retry_after_of_inference_is_passed_on(client: httpx.Client, inference: FakeInference) -> None:
     inference.script = lambda asked: Refusal(503, "unavailable", headers={"retry-after": "5"})
     assert client.post("/v1/chat/completions", json=CHAT).headers["retry-after"] == "5"

@@ -1,6 +1,6 @@
 """Says that the process was told to stop: readiness turns to 503 and streams without an end are closed.
 
-Answers being generated go on until they are done or the server's own time for stopping is over.
+Answers being generated go on until they are done or the server's time for draining is over (server.py).
 """
 
 import asyncio

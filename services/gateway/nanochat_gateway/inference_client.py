@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 import httpx
 from pydantic import ValidationError
 
-from nanochat.errors import DeadlineExceeded, Unavailable
+from nanochat.errors import DeadlineExceeded, NanochatError, Unavailable
 from nanochat.observability.request_id import current_request_id
 from nanochat.protocol.generate import (
     Delta,
@@ -153,7 +153,7 @@ class InferenceClient:
                 response = await self._http.send(self._build(replica, request), stream=True)
                 undo.push_async_callback(response.aclose)
                 if response.status_code != 200:
-                    raise await refusal(response)
+                    raise _in_the_callers_words(await refusal(response), request)
             except httpx.HTTPError as exc:
                 raise Unavailable("The inference service does not answer; try again in a moment.") from exc
             source = _parsed(response)
@@ -179,6 +179,13 @@ class InferenceClient:
         return self._http.build_request(
             "POST", f"{replica.url}/v1/generate", content=content, headers=headers, timeout=timeout
         )
+
+
+def _in_the_callers_words(error: NanochatError, request: GenerateRequest) -> NanochatError:
+    """Completions know their text and token ids by one name."""
+    if request.messages is None and error.param in ("messages", "prompt_token_ids"):
+        error.param = "prompt"
+    return error
 
 
 def _headers() -> dict[str, str]:

@@ -69,7 +69,7 @@ class GatewaySettings(BaseSettings):
     probe_timeout_s: float = Field(default=2.0, gt=0, description="Model lists, statistics and health of a peer.")
     keep_alive_s: float = Field(default=10.0, gt=0, description="Silence of a stream before a comment is sent.")
     # Below the ten seconds that the embedded stack grants a service; containers give more.
-    shutdown_timeout_s: int = Field(default=8, ge=0, description="For open streams, once told to stop.")
+    drain_timeout_s: float = Field(default=8.0, ge=0, description="For open requests, after SIGTERM.")
 
     access: AccessSettings = Field(default_factory=AccessSettings.load)
     common: CommonSettings = Field(default_factory=CommonSettings.load)

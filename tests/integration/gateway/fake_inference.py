@@ -1,6 +1,7 @@
 """An inference replica that speaks protocol/generate.py and says what a test has scripted."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -42,7 +43,14 @@ class Break:
     """The connection ends without a Done."""
 
 
-Step = GenerateEvent | Silence | Break
+@dataclass(frozen=True)
+class Gate:
+    """Nothing more comes until the test opens it."""
+
+    opened: threading.Event = field(default_factory=threading.Event)
+
+
+Step = GenerateEvent | Silence | Break | Gate
 Script = Callable[[GenerateRequest], Sequence[Step] | Refusal]
 
 
@@ -105,6 +113,8 @@ class FakeInference:
             for step in steps:
                 if isinstance(step, Silence):
                     await asyncio.Event().wait()
+                elif isinstance(step, Gate):
+                    await asyncio.to_thread(step.opened.wait, 10.0)
                 elif isinstance(step, Break):
                     return
                 else:

@@ -13,10 +13,11 @@ import pytest
 from fastapi import FastAPI
 
 from nanochat.cli.ports import any_free_port
+from nanochat.protocol.generate import GenerateRequest
 from nanochat_gateway.app import create_app
 from nanochat_gateway.settings import GatewaySettings
 from tests.integration.gateway.conftest import settings_with
-from tests.integration.gateway.fake_inference import FakeInference
+from tests.integration.gateway.fake_inference import FakeInference, Gate, answer
 from tests.integration.gateway.fake_trainer import FakeTrainer
 from tests.integration.gateway.server import eventually, serving
 
@@ -68,31 +69,64 @@ def test_it_starts_on_every_address_with_a_key_or_on_purpose(
     assert GatewaySettings.load().host == "0.0.0.0"
 
 
-def test_sigterm_closes_event_streams_and_lets_answers_end(
+@pytest.fixture
+def process(
     inference: FakeInference,
     trainer: FakeTrainer,
     _inference: tuple[FakeInference, str],
     _trainer: tuple[FakeTrainer, str],
-) -> None:
+) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+    """A gateway as a process of its own, and a client of it."""
     port = any_free_port()
     variables = {
         "NANOCHAT_GATEWAY_PORT": str(port),
         "NANOCHAT_GATEWAY_INFERENCE_URLS": _inference[1],
         "NANOCHAT_GATEWAY_TRAINER_URL": _trainer[1],
     }
-    url = f"http://127.0.0.1:{port}"
-    with running(**variables) as process, httpx.Client(base_url=url, trust_env=False) as client:
+    with running(**variables) as process, httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
         eventually(lambda: answers(client), "the gateway starts", deadline_s=30)
-        with client.stream("GET", "/v1/jobs/j1/events") as response:
-            lines = response.iter_lines()
-            assert next(lines) == "id: 1"
-            process.send_signal(signal.SIGTERM)
-            assert len(list(lines)) > 0  # ends, and not by an error
-        _, logged = process.communicate(timeout=15)
-    assert process.returncode in (0, -signal.SIGTERM)
+        yield process, client
+
+
+def test_sigterm_closes_event_streams(process: tuple[subprocess.Popen[str], httpx.Client]) -> None:
+    gateway, client = process
+    with client.stream("GET", "/v1/jobs/j1/events") as response:
+        lines = response.iter_lines()
+        assert next(lines) == "id: 1"
+        gateway.send_signal(signal.SIGTERM)
+        assert len(list(lines)) > 0  # ends, and not by an error
+    _, logged = gateway.communicate(timeout=15)
+    assert gateway.returncode == 0
     events = [json.loads(line) for line in logged.splitlines()]
     assert {event["service"] for event in events} == {"gateway"}
     assert not [event for event in events if event["level"] == "error"]
+
+
+def test_sigterm_lets_an_answer_end_and_says_meanwhile_that_it_is_not_ready(
+    process: tuple[subprocess.Popen[str], httpx.Client], inference: FakeInference
+) -> None:
+    gateway, client = process
+    gate = Gate()
+    started, delta, *rest = answer("Hello", " world")(GenerateRequest(model="nanochat"))  # type: ignore[misc]
+    inference.script = lambda asked: [started, delta, gate, *rest]
+    body = {"model": "nanochat", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
+    with client.stream("POST", "/v1/chat/completions", json=body) as response:
+        lines = response.iter_lines()
+        next(lines)
+        gateway.send_signal(signal.SIGTERM)
+        eventually(lambda: client.get("/health/ready").status_code == 503, "it is no longer ready")
+        assert client.get("/health/ready").json()["reasons"] == ["the process is stopping"]
+        gate.opened.set()
+        assert list(lines)[-2:] == ["data: [DONE]", ""]
+    assert gateway.wait(timeout=15) == 0
+
+
+def test_ctrl_c_stops_it_at_once_without_a_traceback(process: tuple[subprocess.Popen[str], httpx.Client]) -> None:
+    gateway, _ = process
+    gateway.send_signal(signal.SIGINT)
+    _, logged = gateway.communicate(timeout=15)
+    assert gateway.returncode == 0
+    assert "Traceback" not in logged
 
 
 def answers(client: httpx.Client) -> bool:
