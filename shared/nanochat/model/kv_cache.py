@@ -4,7 +4,6 @@ A slot holds one sequence. Which sequence sits in which slot is the engine's bus
 """
 
 import torch
-from torch import Tensor
 
 from nanochat.config import GPTConfig
 from nanochat.errors import ContextTooLong
