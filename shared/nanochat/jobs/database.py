@@ -4,18 +4,19 @@ The trainer upgrades the schema at its start, one process at a time; every other
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.orm import Session
 
 from nanochat.errors import InvalidConfig, Unavailable
-from nanochat.jobs.tables import SCHEMA_REVISION
+from nanochat.jobs.tables import SCHEMA_REVISION, Base
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 # Any fixed number: it names the upgrade among PostgreSQL's advisory locks.
@@ -45,6 +46,20 @@ class Database:
         """
         with _mapped_errors(), Session(self._writer, expire_on_commit=False) as session, session.begin():
             yield session
+
+    def upsert(self, session: Session, row: type[Base], values: dict[str, Any], update: Collection[str] = ()) -> None:
+        """Insert a row; where its primary key is there already, set the columns of `update` and leave the others.
+
+        One statement: a look followed by an insert would fail when another process inserts in between.
+        """
+        insert = sqlite.insert if self.is_sqlite else postgresql.insert
+        key = [column.name for column in inspect(row).primary_key]
+        statement = insert(row).values(**values)
+        if update:
+            new = {column: statement.excluded[column] for column in update}
+            session.execute(statement.on_conflict_do_update(index_elements=key, set_=new))
+        else:
+            session.execute(statement.on_conflict_do_nothing(index_elements=key))
 
     def upgrade(self) -> None:
         """Bring the schema to SCHEMA_REVISION, making the SQLite file's folder. Safe to call from several processes."""

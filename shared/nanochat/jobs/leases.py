@@ -171,12 +171,9 @@ class Leases:
     def beat(self, worker: str) -> None:
         """A worker says that it is alive, busy or not."""
         now = self._clock()
+        values = {"id": worker, "started_at": now, "heartbeat_at": now}
         with self._database.write() as session:
-            row = session.get(WorkerRow, worker)
-            if row is None:
-                session.add(WorkerRow(id=worker, started_at=now, heartbeat_at=now))
-            else:
-                row.heartbeat_at = now
+            self._database.upsert(session, WorkerRow, values, ("heartbeat_at",))
 
     def retire(self, worker: str) -> None:
         """A worker that stops in good order takes itself off the list."""

@@ -56,12 +56,17 @@ class ModelStore:
 
     def promote(self, name: str, checkpoint: str) -> ServedChoice:
         """Choose a checkpoint, whose id and manifest the caller has checked. The present one again changes nothing."""
+        first = {
+            "name": name,
+            "checkpoint": checkpoint,
+            "previous": None,
+            "generation": 1,
+            "promoted_at": self._clock(),
+        }
         with self._database.write() as session:
-            row = session.get(ModelRow, name, with_for_update=True)
-            if row is None:
-                row = ModelRow(name=name, checkpoint=checkpoint, previous=None, generation=1, promoted_at=self._clock())
-                session.add(row)
-            elif row.checkpoint != checkpoint:
+            self._database.upsert(session, ModelRow, first)
+            row = session.get_one(ModelRow, name, with_for_update=True)
+            if row.checkpoint != checkpoint:
                 row.previous, row.checkpoint = row.checkpoint, checkpoint
                 row.generation += 1
                 row.promoted_at = self._clock()
@@ -85,10 +90,15 @@ class ModelStore:
 
     def heartbeat(self, replica_id: str, name: str, checkpoint: str | None, error: str | None = None) -> None:
         """A replica says what it serves now. Beat at least every REPLICA_TTL_S / 3."""
+        values = {
+            "id": replica_id,
+            "name": name,
+            "checkpoint": checkpoint,
+            "error": error,
+            "heartbeat_at": self._clock(),
+        }
         with self._database.write() as session:
-            session.merge(
-                ReplicaRow(id=replica_id, name=name, checkpoint=checkpoint, error=error, heartbeat_at=self._clock())
-            )
+            self._database.upsert(session, ReplicaRow, values, ("name", "checkpoint", "error", "heartbeat_at"))
 
     def retire(self, replica_id: str) -> None:
         """A replica that drains takes itself off, so that no promotion waits for it."""

@@ -249,6 +249,16 @@ def empty_postgres_url(postgres_url: str) -> str:
     return postgres_url
 
 
+@pytest.fixture
+def stack_on_postgres(home: Path, broker_url: str, empty_postgres_url: str) -> Iterator[Stack]:
+    stack = Stack(home=home, redis_url=broker_url, database_url=empty_postgres_url)
+    try:
+        stack.start_trainer()
+        yield stack
+    finally:
+        stack.close()
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """An up-to-date schema on each kind of database."""

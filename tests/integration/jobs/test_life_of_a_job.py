@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import httpx
 
-from .conftest import Stack, make_dataset
+from .conftest import Stack, make_dataset, wait_for
 
 
 def test_a_job_runs_and_shows_progress_metrics_log_and_output(stack: Stack) -> None:
@@ -90,3 +90,17 @@ def test_several_ranks_are_started_for_several_processes(stack: Stack) -> None:
     job = stack.submit(kind="pretrain", config={"dataset": "d", "tokenizer": "t"}, num_processes=2)
     assert stack.wait_status(job["id"], "succeeded", "failed")["status"] == "succeeded"
     assert len(stack.runs()) == 2
+
+
+def test_a_running_job_shows_in_the_workers_metrics_until_it_ends(stack: Stack) -> None:
+    stack.behave(tokenizer={"steps": 600, "step_s": 0.1})
+    stack.start_worker()
+    job = stack.tokenizer_job("shown")
+    wait_for(lambda: 'train_loss{job_name="shown"}' in httpx.get(f"{stack.worker_url}/metrics").text, what="the gauge")
+    assert "nanochat_worker_jobs_running 1.0" in httpx.get(f"{stack.worker_url}/metrics").text
+    stack.post(f"/v1/jobs/{job['id']}/cancel")
+    stack.wait_status(job["id"], "cancelled")
+    ended = 'nanochat_job_attempts_total{kind="tokenizer",outcome="cancelled"} 1.0'
+    wait_for(lambda: ended in httpx.get(f"{stack.worker_url}/metrics").text, what="the count")
+    assert "shown" not in httpx.get(f"{stack.worker_url}/metrics").text
+    assert httpx.get(f"{stack.worker_url}/nothing").status_code == 404
