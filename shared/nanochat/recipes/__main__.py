@@ -41,7 +41,7 @@ def main() -> int:
     stop = StopSignal()
     stop.install()
     try:
-        spec = _read_spec(arguments.spec, arguments.kind)
+        spec = read_spec(arguments.spec, arguments.kind)
     except NanochatError as exc:
         log.error("job_failed", extra={"code": exc.code, "reason": exc.message})
         return 1
@@ -80,7 +80,7 @@ def _recipe(kind: str) -> Callable[[JobContext, Any], Outcome]:
     return recipe
 
 
-def _read_spec(path: Path, kind: str) -> RunSpec:
+def read_spec(path: Path, kind: str) -> RunSpec:
     """Raises InvalidConfig: no such file, no JSON, a wrong key, or a spec of another kind."""
     try:
         spec = RunSpec.model_validate_json(path.read_bytes())

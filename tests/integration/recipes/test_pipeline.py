@@ -1,0 +1,76 @@
+"""The four stages under a real torchrun, one after the other, each from its spec file."""
+
+from pathlib import Path
+
+import pytest
+
+from nanochat.checkpoint import manifest
+from nanochat.optim.horizon import plan_horizon
+from nanochat.protocol.progress import Metric, Progress
+
+from .conftest import Workshop
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Workshop:
+    return Workshop(tmp_path)
+
+
+def test_tokenizer_pretrain_sft_and_evaluate_run_under_torchrun(fresh: Workshop) -> None:
+    outputs, values = [], {}
+    specs = [fresh.tokenizer(), fresh.pretrain(), fresh.sft(), fresh.evaluate(checkpoint="chat/sft/step_000008")]
+    for spec in specs:
+        ran = fresh.finish(spec, fresh.start(spec, torchrun=True))
+        outputs.append(ran.result.output)
+        values = ran.result.values
+        assert any(isinstance(line, Progress) and line.ratio == 1 for line in ran.lines)
+    assert outputs == ["tok", "base/pretrain/step_000008", "chat/sft/step_000008", None]
+    assert (fresh.home / "tokenizers" / "tok" / "tokenizer.json").is_file()
+    manifest.verify(fresh.home / "checkpoints" / "chat/sft/step_000008")
+    assert {"val_bpb", "spelling_accuracy", "counting_stderr", "arithmetic_count"} <= values.keys()
+
+
+def test_training_reports_loss_validation_and_speed(workshop: Workshop) -> None:
+    lines = workshop.lines(workshop.pretrain())
+    losses = [line.values["train_loss"] for line in lines if isinstance(line, Metric) and "train_loss" in line.values]
+    assert len(losses) == 8 and losses[-1] < losses[0]
+    assert any("val_bpb" in line.values for line in lines if isinstance(line, Metric))
+    tokens = [line.tokens for line in lines if isinstance(line, Progress)]
+    assert tokens[0] == 0 and tokens[-1] == 8 * 512
+
+
+def test_a_checkpoint_says_what_it_was_made_from(workshop: Workshop) -> None:
+    ran = workshop.run(workshop.sft("origin", num_iterations=2))
+    assert ran.result.output is not None
+    state = workshop.state(ran.result.output)
+    assert state["base"] == "base/pretrain/step_000008"
+    assert state["dataset"] == str(workshop.dataset)
+    assert state["batch"] == workshop.state("base/pretrain/step_000008")["batch"]
+    assert state["config"]["mixture"][0]["task"] == "spelling"
+
+
+def test_sft_without_a_number_of_steps_takes_one_pass(workshop: Workshop, tmp_path: Path) -> None:
+    file = tmp_path / "chat.jsonl"
+    file.write_text('[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]\n' * 200)
+    ran = workshop.run(workshop.sft("pass", mixture=[{"file": str(file)}], num_iterations=None))
+    assert ran.result.output is not None
+    step = manifest.find(workshop.home, ran.result.output).step
+    # 190 conversations of at most 15 tokens fill about 20 rows of 129, 4 rows a step.
+    assert 4 <= step <= 6
+
+
+def test_a_batch_that_is_not_given_is_worked_out_from_the_models_size(workshop: Workshop) -> None:
+    spec = workshop.pretrain("auto", total_batch_size=None, device_batch_size=None, num_iterations=1)
+    output = workshop.run(spec).result.output
+    batch = workshop.state(str(output))["batch"]
+    horizon = plan_horizon(manifest.find(workshop.home, str(output)).config, aspect_ratio=16)
+    assert batch["sequence_len"] * batch["device_batch_size"] * batch["num_micro_steps"] == horizon.batch_tokens
+
+
+def test_core_reads_the_files_that_are_there(workshop: Workshop) -> None:
+    folder = workshop.home / "datasets" / "core" / "commonsense_reasoning"
+    folder.mkdir(parents=True)
+    line = '{"query": "A cat is", "choices": ["an animal", "a stone"], "gold": 0}\n'
+    (folder / "copa.jsonl").write_text(line * 4)
+    ran = workshop.run(workshop.evaluate("core", evals=["core", "sample"]))
+    assert ran.result.values.keys() == {"core_copa", "core_metric", "core_num_tasks"}

@@ -1,0 +1,147 @@
+"""Going on after a stop, a crash or a kill: on a CPU equal, bit for bit, to never having stopped."""
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from nanochat.checkpoint import manifest
+from nanochat.protocol.jobs import RunSpec
+from nanochat.protocol.progress import Progress
+from nanochat.recipes.stop import StopSignal
+
+from .conftest import Ran, Workshop
+
+LONG = 100_000  # steps: more than any test waits for
+
+
+class StopAfter(StopSignal):
+    """As if a signal came before the check with this number."""
+
+    def __init__(self, num_checks: int) -> None:
+        super().__init__()
+        self._num_left = num_checks
+
+    def check(self) -> None:
+        self._num_left -= 1
+        self.is_set = self.is_set or self._num_left < 0
+        super().check()
+
+
+def assert_equal_checkpoints(one: Path, other: Path) -> None:
+    for name in ("model.safetensors", "optimizer/state.safetensors"):
+        tensors, others = load_file(one / name), load_file(other / name)
+        assert tensors.keys() == others.keys()
+        different = [key for key, tensor in tensors.items() if not tensor.equal(others[key])]
+        assert not different, f"{name}: {different}"
+
+
+@pytest.mark.parametrize("kind", ["pretrain", "sft"])
+def test_a_stopped_run_ends_where_an_uninterrupted_one_does(workshop: Workshop, kind: str) -> None:
+    make = getattr(workshop, kind)
+    straight = workshop.run(make(f"{kind}-straight", num_iterations=9)).result.output
+    stopped = workshop.run(make(f"{kind}-stopped", num_iterations=9), StopAfter(5))
+    assert stopped.exit_code == 75
+    assert len(stopped.checkpoints) == 1
+    assert 0 < manifest.find(workshop.home, stopped.checkpoints[0]).step < 9
+    resumed = workshop.run(make(f"{kind}-stopped", num_iterations=9, attempt=2)).result.output
+    folder = workshop.home / "checkpoints"
+    assert_equal_checkpoints(folder / str(straight), folder / str(resumed))
+    state, other = workshop.state(str(straight)), workshop.state(str(resumed))
+    assert state["loader"] == other["loader"]
+    assert state["position"] == other["position"]
+
+
+def test_a_run_that_was_killed_goes_on_from_its_last_saved_step(workshop: Workshop) -> None:
+    spec = workshop.pretrain("killed", num_iterations=LONG, save_every=3, eval_every=0)
+    process = workshop.start(spec)
+    wait_for_checkpoint(workshop, spec)
+    process.kill()
+    process.communicate()
+    step = newest_step(workshop, "killed")
+    assert step >= 3
+    ran = workshop.run(workshop.pretrain("killed", num_iterations=step + 2, save_every=3, eval_every=0, attempt=2))
+    progress = [line.step for line in ran.lines if isinstance(line, Progress)]
+    assert progress[0] == step and progress[-1] == step + 2
+
+
+def test_sigterm_writes_a_checkpoint_and_exits_with_75(workshop: Workshop) -> None:
+    spec = workshop.pretrain("terminated", num_iterations=LONG, eval_every=0)
+    process = workshop.start(spec)
+    wait_for_steps(workshop, spec)
+    process.send_signal(signal.SIGTERM)
+    ran = workshop.finish(spec, process)
+    assert ran.exit_code == 75
+    (checkpoint,) = ran.checkpoints
+    manifest.verify(workshop.home / "checkpoints" / checkpoint)
+
+
+def test_a_rank_saves_and_tells_75_when_its_torchrun_is_terminated(workshop: Workshop) -> None:
+    spec = workshop.pretrain("group", num_iterations=LONG, eval_every=0)
+    process = workshop.start(spec, torchrun=True)
+    wait_for_steps(workshop, spec)
+    process.send_signal(signal.SIGTERM)
+    ran = workshop.finish(spec, process)
+    assert ran.exit_code != 0
+    assert len(ran.checkpoints) == 1
+
+
+def test_a_rank_dies_with_its_torchrun(workshop: Workshop) -> None:
+    spec = workshop.pretrain("orphan", num_iterations=LONG, eval_every=0)
+    process = workshop.start(spec, torchrun=True)
+    wait_for_steps(workshop, spec)
+    process.kill()
+    process.communicate(timeout=30)  # its pipe closes when the rank, which holds it too, is gone
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(workshop: Workshop) -> None:
+    workshop.run(workshop.pretrain("damaged", num_iterations=6, save_every=3))
+    path = workshop.home / "checkpoints" / "damaged" / "pretrain" / "step_000006" / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    ran = workshop.run(workshop.pretrain("damaged", num_iterations=6, attempt=2))
+    assert first_step(ran) == 3
+    assert ran.result.output == "damaged/pretrain/step_000006"
+    manifest.verify(path.parent)
+
+
+def test_a_second_attempt_does_not_take_another_jobs_checkpoint(workshop: Workshop) -> None:
+    workshop.run(workshop.pretrain("first", num_iterations=3, run="shared"))
+    ran = workshop.run(workshop.pretrain("second", num_iterations=3, run="shared", attempt=2))
+    assert first_step(ran) == 0
+    ran = workshop.run(workshop.pretrain("third", num_iterations=5, run="shared", resume=True))
+    assert first_step(ran) == 3
+
+
+def test_resuming_with_other_sizes_is_refused(workshop: Workshop) -> None:
+    ran = workshop.run(workshop.pretrain("base", resume=True, depth=3))
+    assert ran.failure.code == "conflict"
+    assert "n_layer 2 and the job asks for 3" in ran.failure.message
+
+
+def first_step(ran: Ran) -> int:
+    return next(line.step for line in ran.lines if isinstance(line, Progress))
+
+
+def newest_step(workshop: Workshop, run: str) -> int:
+    info = manifest.newest(workshop.home, run, "pretrain", verified=True)
+    return info.step if info else 0
+
+
+def wait_for_steps(workshop: Workshop, spec: RunSpec, num_steps: int = 2) -> None:
+    wait(lambda: any(isinstance(line, Progress) and line.step >= num_steps for line in workshop.lines(spec)))
+
+
+def wait_for_checkpoint(workshop: Workshop, spec: RunSpec) -> None:
+    wait(lambda: newest_step(workshop, spec.name) > 0)
+
+
+def wait(condition: Callable[[], bool], deadline_s: float = 60.0) -> None:
+    end = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
