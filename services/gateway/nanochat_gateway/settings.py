@@ -3,7 +3,7 @@
 import ipaddress
 from typing import Self
 
-from pydantic import AliasChoices, Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from nanochat.settings import CommonSettings
@@ -42,13 +42,7 @@ class GatewaySettings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
-    inference_urls: str = Field(
-        default="http://127.0.0.1:8002",
-        validation_alias=AliasChoices(
-            "inference_urls", "NANOCHAT_GATEWAY_INFERENCE_URLS", "NANOCHAT_GATEWAY_INFERENCE_URL"
-        ),
-        description="Replicas, with ',' between.",
-    )
+    inference_urls: str = Field(default="http://127.0.0.1:8002", description="Replicas, with ',' between.")
     trainer_url: str = "http://127.0.0.1:8001"
 
     max_messages: int = Field(default=500, ge=1)

@@ -37,12 +37,11 @@ def running(**variables: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "example.org"])
-def test_it_refuses_to_be_open_to_a_network_without_keys(host: str) -> None:
-    with running(NANOCHAT_GATEWAY_HOST=host) as process:
+def test_it_refuses_to_be_open_to_a_network_without_keys() -> None:
+    with running(NANOCHAT_GATEWAY_HOST="0.0.0.0") as process:
         _, told = process.communicate(timeout=30)
     assert process.returncode == 2
-    assert f"the address {host} can be reached" in told
+    assert "the address 0.0.0.0 can be reached" in told
     assert "NANOCHAT_ALLOW_ANONYMOUS=1" in told
     assert "Traceback" not in told
 

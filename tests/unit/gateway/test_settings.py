@@ -45,11 +45,6 @@ def test_variables_are_read_by_their_names(monkeypatch: pytest.MonkeyPatch) -> N
     assert settings.common.model == "mine"
 
 
-def test_one_inference_address_may_be_named_in_the_singular(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NANOCHAT_GATEWAY_INFERENCE_URL", "http://a:1")
-    assert GatewaySettings.load().inference_url_list == ["http://a:1"]
-
-
 def test_no_inference_address_is_refused() -> None:
     with pytest.raises(ValidationError, match="INFERENCE_URLS is empty"):
         GatewaySettings(inference_urls=" ,", access=NOBODY)
