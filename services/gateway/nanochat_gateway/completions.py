@@ -120,7 +120,11 @@ def usage_chunk(head: AnswerHead, dones: Sequence[Done]) -> Completion:
 
 
 def _echo(started: Started, body: CompletionRequest, position: int) -> str:
-    """The prompt's text where it is asked for. Token ids become text by the bytes that inference sent with them."""
+    """The prompt's text where it is asked for.
+
+    Token ids become text by the bytes that inference sends with their log probabilities; the first one has none, so its
+    text is missing unless it is BOS, which has no text anyway.
+    """
     if not body.echo:
         return ""
     prompt = body.prompts[position]
