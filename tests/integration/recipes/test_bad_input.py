@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nanochat.errors import InvalidConfig
+from nanochat.model.gpt import GPT
 from nanochat.recipes.__main__ import read_spec
 
 from .conftest import Workshop, write_dataset
@@ -76,13 +77,20 @@ def test_a_dataset_that_cannot_be_used(workshop: Workshop, tmp_path: Path, kind:
         ({"head_dim": 3}, "invalid_config", "head_dim 3 is odd"),
         ({"precision": "fp8"}, "invalid_config", "precision fp8 is not available"),
         ({"tokenizer": "nowhere"}, "not_found", "no tokenizer at"),
-        ({"embedding_lr": 1e40, "num_iterations": 40}, "training_diverged", "10 steps in a row"),
     ],
 )
 def test_a_run_that_cannot_be(workshop: Workshop, config: dict[str, Any], code: str, reason: str) -> None:
     ran = workshop.run(workshop.pretrain("impossible", **config))
     assert ran.failure.code == code
     assert reason in ran.failure.message
+
+
+def test_a_run_whose_loss_is_never_finite(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(GPT, "forward", lambda self, ids, *args, **options: self.head.weight.sum() * float("nan"))
+    ran = workshop.run(workshop.pretrain("diverged", num_iterations=40))
+    assert ran.failure.code == "training_diverged"
+    assert "10 steps in a row" in ran.failure.message
+    assert not ran.checkpoints
 
 
 @pytest.mark.parametrize("stage", ["sft", "evaluate"])
