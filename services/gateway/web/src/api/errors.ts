@@ -37,10 +37,6 @@ export function adviceFor(error: { status: number; code: string }): string {
   if (error.code === "unreachable") return "Check that the stack is up (make up) and that this machine is online, then retry.";
   if (error.code === "interrupted") return "What arrived is kept. Retry to ask again.";
   switch (error.status) {
-    case 401:
-      return "Enter a key that this server knows.";
-    case 403:
-      return "This key lacks the scope; enter an admin key.";
     case 429:
       return "Wait a moment, then retry.";
     case 503:

@@ -60,18 +60,23 @@ export interface Job {
 export interface Page<T> {
   data: T[];
   has_more?: boolean;
-  next?: string | null;
 }
 
-/** Per metric, points of [step, value, Unix time]. */
-export type Series = Record<string, [number, number, number][]>;
+export interface Point {
+  step: number;
+  time: number;
+  value: number;
+}
+
+/** Per metric, its points in the order of time. */
+export type Series = Record<string, Point[]>;
 
 export interface Checkpoint {
   id: string;
   run: string;
   stage: string;
   step: number;
-  created: number;
+  created_at: number;
   size_bytes: number;
   metrics: Record<string, number>;
   config: Record<string, unknown>;

@@ -22,7 +22,7 @@ export function AssistantMessage({ conversationId, index, message, isLast }: Pro
     <article class={`message assistant is-${status}${isLast ? " is-last" : ""}`} aria-label="nanochat" aria-busy={isStreaming}>
       {isStreaming && !content ? <Thinking /> : <Markdown content={content} calls={toolCalls} />}
       {error && <ErrorNote error={error} onRetry={again} />}
-      {!isStreaming && (
+      {!isStreaming && (content || !error) && (
         <div class="actions">
           {content && <CopyButton text={content} />}
           <button type="button" class="icon-button" aria-label="Regenerate" title="Regenerate" onClick={again}>
@@ -52,5 +52,6 @@ function endingOf({ status, finishReason, usage, durationMs }: Message): string 
   }
   if (!usage || !durationMs) return "";
   const rate = usage.completion_tokens / (durationMs / 1000);
-  return `${usage.completion_tokens} tokens · ${rate >= 10 ? Math.round(rate) : rate.toFixed(1)}/s`;
+  const tokens = usage.completion_tokens === 1 ? "1 token" : `${usage.completion_tokens} tokens`;
+  return `${tokens} · ${rate >= 10 ? Math.round(rate) : rate.toFixed(1)}/s`;
 }

@@ -56,7 +56,7 @@ export function Composer({ isAnswering }: { isAnswering: boolean }) {
       </div>
       <p class="composer-hint">
         <span>{servedModel.value?.nanochat?.checkpoint ?? servedModel.value?.id}</span>
-        <span>A small model. It makes mistakes.</span>
+        <span>Small models make mistakes</span>
       </p>
     </form>
   );

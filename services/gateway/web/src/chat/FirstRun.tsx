@@ -2,7 +2,7 @@
  * What to do while no model exists: train one here, or by the command. Shows a pipeline that already runs, whoever
  * started it. The chat takes this page's place as soon as a model is served.
  */
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import { toApiError, type ApiError } from "../api/errors";
 import { retryJob, startDemo } from "../api/jobs";
 import { DEFAULT_MODEL, needsAdmin, promote } from "../api/models";
@@ -17,6 +17,8 @@ import { follow } from "../ui/router";
 import { refreshModel } from "./served";
 
 const POLL_MS = 2000;
+/** The pipeline that this tab started: its model is served without asking again. */
+const STARTED_HERE = "nanochat.started";
 
 export function FirstRun() {
   const [error, setError] = useState<ApiError | null>(null);
@@ -48,7 +50,7 @@ export function FirstRun() {
               Train one from nothing on this machine: it learns to read, then to chat, spell, count and calculate. The demo
               takes about ten minutes on two cores.
             </p>
-            <button type="button" class="button primary large" disabled={isBusy} onClick={() => void act(startDemo)}>
+            <button type="button" class="button primary large" disabled={isBusy} onClick={() => void act(start)}>
               Train the demo model
             </button>
             <p class="muted">
@@ -64,6 +66,11 @@ export function FirstRun() {
   );
 }
 
+async function start(): Promise<void> {
+  const job = await startDemo();
+  sessionStorage.setItem(STARTED_HERE, job.id);
+}
+
 interface UnderWayProps {
   pipeline: Job;
   isBusy: boolean;
@@ -73,7 +80,12 @@ interface UnderWayProps {
 function UnderWay({ pipeline, isBusy, act }: UnderWayProps) {
   const stages = stagesOf(pipeline, jobs.value ?? []);
   const current = currentStage(stages) ?? pipeline;
-  const checkpoint = madeCheckpoint(pipeline, stages);
+  const checkpoint = pipeline.status === "succeeded" ? madeCheckpoint(pipeline, stages) : null;
+  useEffect(() => {
+    if (!checkpoint || sessionStorage.getItem(STARTED_HERE) !== pipeline.id) return;
+    sessionStorage.removeItem(STARTED_HERE);
+    void act(() => promote(DEFAULT_MODEL, checkpoint));
+  }, [checkpoint]);
   return (
     <div class="under-way">
       <StageList stages={stages} />
@@ -91,7 +103,7 @@ function UnderWay({ pipeline, isBusy, act }: UnderWayProps) {
           </button>
         </>
       )}
-      {pipeline.status === "succeeded" && checkpoint && (
+      {checkpoint && (
         <>
           <p class="lead">It is ready.</p>
           <button

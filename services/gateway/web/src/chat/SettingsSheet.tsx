@@ -104,7 +104,7 @@ function Slider({ label, hint, max, step, value, onChange }: SliderProps) {
   return (
     <label class="field">
       <span class="field-line">
-        {label} <output>{value}</output>
+        {label} <span class="field-value">{value}</span>
       </span>
       <input
         type="range"

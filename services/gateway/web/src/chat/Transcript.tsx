@@ -18,7 +18,7 @@ export function Transcript({ conversation, isAnswering }: { conversation: Conver
             <div key={message.id}>
               {index > 0 && index === contextStart && (
                 <p class="forgotten">
-                  <span>The model's context is full: it no longer sees what is above</span>
+                  <span>Context full: what is above is no longer seen</span>
                 </p>
               )}
               {message.role === "user" ? (

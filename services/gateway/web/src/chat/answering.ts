@@ -107,6 +107,7 @@ async function attempt(id: string, signal: AbortSignal): Promise<boolean> {
   }
   show();
   makeRoom(id, message);
+  store.saveNow(id);
   return false;
 }
 

@@ -1,11 +1,11 @@
 /** The conversations of this browser as signals, and which one is open. The address names it (#c=ID), so that a
- * reload and the back button find it again. Changes are written to the database shortly after they happen. */
+ * reload and the back button find it again. Changes are written to the database, a few times a second at most. */
 import { computed, effect, signal } from "@preact/signals";
 import { fragment, go, page } from "../ui/router";
 import type { Conversation } from "./conversation";
 import * as database from "./database";
 
-const SAVE_DELAY_MS = 300;
+const SAVE_EVERY_MS = 300;
 
 export const conversations = signal<Conversation[]>([]);
 export const isLoaded = signal(false);
@@ -17,7 +17,8 @@ effect(() => {
   if (page.value === "chat") openId.value = /^c=(\w+)$/.exec(fragment.value)?.[1] ?? null;
 });
 
-const waiting = new Map<string, number>();
+/** Conversations that were written a moment ago, and whether they have changed since. */
+const recent = new Map<string, { timer: number; isChanged: boolean }>();
 
 export function find(id: string | null): Conversation | undefined {
   return conversations.value.find((conversation) => conversation.id === id);
@@ -42,9 +43,9 @@ export function put(conversation: Conversation): void {
   const index = others.findIndex(({ updatedAt }) => updatedAt <= conversation.updatedAt);
   others.splice(index < 0 ? others.length : index, 0, conversation);
   conversations.value = others;
-  if (!waiting.has(conversation.id)) {
-    waiting.set(conversation.id, window.setTimeout(() => saveNow(conversation.id), SAVE_DELAY_MS));
-  }
+  const written = recent.get(conversation.id);
+  if (written) written.isChanged = true;
+  else saveNow(conversation.id);
 }
 
 /** Apply a change to a conversation that is still there; a deleted one stays deleted. */
@@ -69,11 +70,19 @@ export async function removeAll(): Promise<void> {
   await database.removeAll();
 }
 
-function saveNow(id: string): void {
-  window.clearTimeout(waiting.get(id));
-  waiting.delete(id);
+/** Write a conversation without waiting for its turn. */
+export function saveNow(id: string): void {
+  window.clearTimeout(recent.get(id)?.timer);
+  const timer = window.setTimeout(() => {
+    const isChanged = recent.get(id)?.isChanged;
+    recent.delete(id);
+    if (isChanged) saveNow(id);
+  }, SAVE_EVERY_MS);
+  recent.set(id, { timer, isChanged: false });
   const conversation = find(id);
   if (conversation) void database.save(conversation);
 }
 
-window.addEventListener("pagehide", () => [...waiting.keys()].forEach(saveNow));
+window.addEventListener("pagehide", () => {
+  for (const [id, { isChanged }] of recent) if (isChanged) saveNow(id);
+});

@@ -30,7 +30,7 @@ export function CheckpointList({ checkpoints, servedId, busyId, onPromote }: Pro
                 </span>
               ))}
             <span>{size(checkpoint.size_bytes)}</span>
-            <span>{ago(checkpoint.created)}</span>
+            <span>{ago(checkpoint.created_at)}</span>
           </p>
           {checkpoint.id === servedId ? (
             <span class="status is-running">

@@ -23,7 +23,7 @@ export function ModelsPage() {
     await refreshModel();
     try {
       const list = await listCheckpoints();
-      checkpoints.value = list.sort((a, b) => b.created - a.created);
+      checkpoints.value = list.sort((a, b) => b.created_at - a.created_at);
       error.value = null;
     } catch (cause) {
       error.value = toApiError(cause);

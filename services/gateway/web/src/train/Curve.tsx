@@ -1,14 +1,13 @@
 /** One metric over the steps, drawn by uPlot. A noisy one (the loss of every batch) gets a smooth line on top. */
 import { useEffect, useRef, useState } from "preact/hooks";
 import uPlot from "uplot";
+import type { Point } from "../api/types";
 import { metric, metricName } from "../ui/format";
 import { cssColor, paletteVersion } from "../ui/theme";
 
-type Points = readonly [number, number, number][];
-
 interface Props {
   name: string;
-  points: Points;
+  points: readonly Point[];
 }
 
 const HEIGHT_PX = 200;
@@ -44,7 +43,7 @@ export function Curve({ name, points }: Props) {
         <span>{metricName(name)}</span>
         {shown && (
           <span class="curve-value">
-            <small>step {shown[0].toLocaleString("en")}</small> <b>{metric(name, shown[1])}</b>
+            <small>step {shown.step.toLocaleString("en")}</small> <b>{metric(name, shown.value)}</b>
           </span>
         )}
       </figcaption>
@@ -53,14 +52,14 @@ export function Curve({ name, points }: Props) {
   );
 }
 
-function dataOf(points: Points, isSmoothed: boolean): uPlot.AlignedData {
-  const steps = points.map(([step]) => step);
-  const values = points.map(([, value]) => value);
+function dataOf(points: readonly Point[], isSmoothed: boolean): uPlot.AlignedData {
+  const steps = points.map(({ step }) => step);
+  const values = points.map(({ value }) => value);
   return isSmoothed ? [steps, values, smooth(values)] : [steps, values];
 }
 
 /** Exponential mean without the bias towards its start. */
-function smooth(values: readonly number[], weight = 0.9): number[] {
+function smooth(values: readonly number[], weight = 0.8): number[] {
   let sum = 0;
   let norm = 0;
   return values.map((value) => {
@@ -86,15 +85,16 @@ function optionsFor(width: number, isSmoothed: boolean, onHover: (index: number 
     legend: { show: false },
     scales: { x: { time: false } },
     cursor: { y: false, drag: { x: true, y: false } },
-    padding: [8, 8, 0, 0],
+    padding: [8, 16, 0, 0],
     axes: [{ ...axis, grid: { show: false }, size: 28 }, { ...axis, size: 46 }],
     series: [{}, ...(isSmoothed ? [noise, line] : [line])],
     hooks: { setCursor: [(plot) => onHover(plot.cursor.idx ?? null)] },
   };
 }
 
-function describe(name: string, points: Points): string {
+function describe(name: string, points: readonly Point[]): string {
   const [first, last] = [points[0], points.at(-1)];
   if (!first || !last) return `${metricName(name)}: nothing yet`;
-  return `${metricName(name)}: from ${metric(name, first[1])} at step ${first[0]} to ${metric(name, last[1])} at step ${last[0]}`;
+  const [from, to] = [metric(name, first.value), metric(name, last.value)];
+  return `${metricName(name)}: from ${from} at step ${first.step} to ${to} at step ${last.step}`;
 }

@@ -50,7 +50,8 @@ function Failure({ error }: { error: NonNullable<Job["error"]> }) {
 
 function Facts({ job }: { job: Job }) {
   const { progress, status } = job;
-  const facts: [string, string][] = [["Step", `${count(progress.step)} of ${count(progress.num_steps)}`]];
+  const facts: [string, string][] = [];
+  if (progress.num_steps > 0) facts.push(["Step", `${count(progress.step)} of ${count(progress.num_steps)}`]);
   if (progress.tokens > 0) facts.push(["Tokens", count(progress.tokens)]);
   if (progress.tokens_per_second > 0) facts.push(["Tokens/s", count(progress.tokens_per_second)]);
   if (status === "running" && progress.eta_s !== null) facts.push(["Time left", duration(progress.eta_s)]);

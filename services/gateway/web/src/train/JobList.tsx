@@ -3,15 +3,22 @@ import type { Job } from "../api/types";
 import { ago } from "../ui/format";
 import { follow } from "../ui/router";
 import { factsOf, ProgressBar, StatusBadge } from "./JobProgress";
-import { currentStage, jobs, stagesOf, topJobs } from "./jobs";
+import { currentStage, hasOlder, jobs, showOlder, stagesOf, topJobs } from "./jobs";
 
 export function JobList({ shownId }: { shownId: string | undefined }) {
   return (
-    <ul class="job-list">
-      {topJobs.value.map((job) => (
-        <JobRow key={job.id} job={job} isShown={job.id === shownId} />
-      ))}
-    </ul>
+    <>
+      <ul class="job-list">
+        {topJobs.value.map((job) => (
+          <JobRow key={job.id} job={job} isShown={job.id === shownId} />
+        ))}
+      </ul>
+      {hasOlder.value && (
+        <button type="button" class="link older" onClick={() => void showOlder()}>
+          Older jobs
+        </button>
+      )}
+    </>
   );
 }
 
@@ -26,7 +33,7 @@ function JobRow({ job, isShown }: { job: Job; isShown: boolean }) {
           <b>{job.name}</b>
           <StatusBadge status={job.status} />
         </span>
-        <ProgressBar ratio={ratioOf(job, stages)} status={job.status} label={`Progress of ${job.name}`} />
+        <ProgressBar ratio={job.progress.ratio} status={job.status} label={`Progress of ${job.name}`} />
         <span class="job-row-facts">
           {[current?.kind ?? job.kind, ...facts].join(" · ")}
           <time>{ago(job.created_at)}</time>
@@ -34,11 +41,4 @@ function JobRow({ job, isShown }: { job: Job; isShown: boolean }) {
       </a>
     </li>
   );
-}
-
-/** A pipeline is as far as its stages are, each counted alike, unless the server knows better. */
-function ratioOf(job: Job, stages: readonly Job[]): number {
-  if (job.progress.ratio > 0 || stages.length === 0) return job.progress.ratio;
-  const done = stages.map((stage) => (stage.status === "succeeded" ? 1 : stage.progress.ratio));
-  return done.reduce((sum, ratio) => sum + ratio, 0) / stages.length;
 }

@@ -5,9 +5,15 @@ import { listJobs } from "../api/jobs";
 import type { Job } from "../api/types";
 
 const NUM_LISTED = 100;
+/** The most that the server lists at once. */
+const MAX_LISTED = 500;
 
 export const jobs = signal<Job[] | null>(null);
 export const jobsError = signal<ApiError | null>(null);
+/** Whether there are older ones that can be asked for. */
+export const hasOlder = signal(false);
+
+let numListed = NUM_LISTED;
 
 /** Jobs that no pipeline started, newest first. */
 export const topJobs = computed(() =>
@@ -16,11 +22,18 @@ export const topJobs = computed(() =>
 
 export async function refreshJobs(): Promise<void> {
   try {
-    jobs.value = (await listJobs({ limit: String(NUM_LISTED) })).data;
+    const page = await listJobs({ limit: String(numListed) });
+    jobs.value = page.data;
+    hasOlder.value = page.has_more === true && numListed < MAX_LISTED;
     jobsError.value = null;
   } catch (cause) {
     jobsError.value = toApiError(cause);
   }
+}
+
+export function showOlder(): Promise<void> {
+  numListed = MAX_LISTED;
+  return refreshJobs();
 }
 
 /** A pipeline's stages in order; empty for any other job. */
