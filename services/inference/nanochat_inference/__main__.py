@@ -11,9 +11,9 @@ def main() -> None:
     settings = InferenceSettings.load()
     setup_logs("inference", settings.common.log_level)
     # OpenMP's threads spin between the many small products of a step, and where another process wants the same cores
-    # that costs ten times the speed: 17 tokens/s instead of 181 were seen on two busy cores. They shall sleep.
+    # that costs ten times the speed: 17 tokens/s instead of 181 were seen on two busy cores.
     # The library reads this as it is loaded, so torch, and what imports it, may only come afterwards.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ["OMP_WAIT_POLICY"] = settings.openmp_wait_policy
     from nanochat_inference.app import create_app
     from nanochat_inference.server import DrainingServer
 

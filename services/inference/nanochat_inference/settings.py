@@ -26,6 +26,9 @@ class InferenceSettings(BaseSettings):
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, mps.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     num_threads: int = Field(default=0, ge=0, description="Threads of a matrix product; 0: the usable cores.")
+    openmp_wait_policy: Literal["passive", "active"] = Field(
+        default="passive", description="Whether idle threads sleep, or spin: faster on cores that nobody else wants."
+    )
 
     max_running: int = Field(default=8, ge=1, le=1024, description="Choices generated at once: slots of the cache.")
     max_waiting: int = Field(default=64, ge=0, description="Choices that wait for a slot; more are refused with 503.")
