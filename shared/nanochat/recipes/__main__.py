@@ -36,6 +36,7 @@ def main() -> int:
     parser.add_argument("--spec", type=Path, required=True, metavar="FILE", help="a job's spec.json")
     arguments = parser.parse_args()
     setup_logs("recipe")
+    logging.getLogger("rustbpe").setLevel(logging.WARNING)  # it logs a line a percent
     if is_under_torchrun():
         _die_with_parent()
     stop = StopSignal()

@@ -30,7 +30,8 @@ def measure_bpb(
     """val_bpb over a loader that gives one pass, which is closed. Nothing where no byte was counted. Raises Stopped."""
     with loader:
         value = bits_per_byte(
-            lambda inputs, targets: model(inputs, targets, reduction="none"),
+            # forward, not a call: a compiled model would be compiled once more for this, longer than it then saves.
+            lambda inputs, targets: model.forward(inputs, targets, reduction="none"),
             stop.watch(loader),
             token_byte_lengths(tokenizer, model.device),
             max_tokens,
