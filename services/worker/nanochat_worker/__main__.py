@@ -7,8 +7,10 @@ import logging
 import os
 import sys
 import threading
+import warnings
 from typing import Any
 
+from celery.exceptions import SecurityWarning
 from celery.signals import worker_ready, worker_shutting_down
 
 from nanochat.errors import Unavailable
@@ -29,6 +31,8 @@ log = logging.getLogger(__name__)
 def main() -> int:
     settings = WorkerSettings.load()
     setup_logs("worker", settings.common.log_level)
+    # Celery warns of root because of pickled messages; ours are a job's id in JSON.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
     database, metrics = Database(settings.common.resolved_database_url), Metrics()
     leases = Leases(database)
     runner = Runner(settings, JobStore(database), leases, metrics)
