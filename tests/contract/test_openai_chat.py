@@ -100,10 +100,13 @@ def test_every_option_reaches_inference(sdk: openai.OpenAI, inference: FakeInfer
     ]
 
 
-def test_defaults_are_those_of_openai(sdk: openai.OpenAI, inference: FakeInference) -> None:
+def test_defaults_are_those_of_openai_but_for_the_cooler_temperature(
+    sdk: openai.OpenAI, inference: FakeInference
+) -> None:
     sdk.chat.completions.create(model="nanochat", messages=MESSAGES)
-    assert inference.asked == [GenerateRequest(model="nanochat", messages=[Message(role="user", content="Hi")])]
-    assert (inference.asked[0].temperature, inference.asked[0].top_p, inference.asked[0].top_k) == (1.0, 1.0, 0)
+    message = Message(role="user", content="Hi")
+    assert inference.asked == [GenerateRequest(model="nanochat", messages=[message], temperature=0.3)]
+    assert (inference.asked[0].top_p, inference.asked[0].top_k) == (1.0, 0)
 
 
 def test_one_stop_string_and_max_completion_tokens(sdk: openai.OpenAI, inference: FakeInference) -> None:
@@ -120,7 +123,7 @@ def test_nulls_are_taken_as_absent(client: httpx.Client, inference: FakeInferenc
     )
     body = {"model": "nanochat", "messages": [{**MESSAGES[0], "name": None}], "stream": stream, **nulls}
     assert client.post("/v1/chat/completions", json=body).status_code == 200
-    assert inference.asked[0].temperature == 1.0
+    assert inference.asked[0].temperature == 0.3
 
 
 def test_n_choices_come_under_their_index(sdk: openai.OpenAI, inference: FakeInference) -> None:

@@ -14,7 +14,7 @@ def chat_generation(body: ChatCompletionRequest, settings: GatewaySettings) -> G
         model=body.model,
         messages=conversation(body.messages),
         max_tokens=body.token_limit,
-        temperature=body.temperature,
+        temperature=settings.chat_temperature if body.temperature is None else body.temperature,
         top_k=body.top_k,
         top_p=body.top_p,
         stop=body.stops,
@@ -48,7 +48,7 @@ def _completion_generation(body: CompletionRequest, prompt: str | list[int]) -> 
         prompt=text,
         prompt_token_ids=token_ids,
         max_tokens=max(1, body.max_tokens),  # inference samples at least one; for 0 it is dropped again
-        temperature=body.temperature,
+        temperature=1.0 if body.temperature is None else body.temperature,
         top_k=body.top_k,
         top_p=body.top_p,
         stop=body.stops,

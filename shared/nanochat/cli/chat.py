@@ -35,7 +35,7 @@ def chat(
     local: Annotated[str | None, typer.Option(help="A checkpoint's id or folder; no service is used.")] = None,
     model: Annotated[str | None, typer.Option(help="The served model; default: $NANOCHAT_MODEL.")] = None,
     system: Annotated[str | None, typer.Option(help="A system message.")] = None,
-    temperature: Annotated[float, typer.Option(min=0.0, max=2.0)] = 0.6,
+    temperature: Annotated[float, typer.Option(min=0.0, max=2.0)] = 0.3,
     top_k: Annotated[int, typer.Option(min=0, max=200, help="0: off.")] = 50,
     max_tokens: Annotated[int | None, typer.Option(min=1)] = None,
 ) -> None:

@@ -113,7 +113,7 @@ class _SamplingRequest(_Request):
     """What chat completions and completions share."""
 
     model: str
-    temperature: float = Field(default=1.0, ge=0, le=2)
+    temperature: float | None = Field(default=None, ge=0, le=2, description="Null: the deployment's.")
     top_p: float = Field(default=1.0, gt=0, le=1)
     top_k: int = Field(default=0, ge=0, le=200, description="0: off.")
     stop: Stops = Field(default_factory=list)

@@ -11,7 +11,7 @@ export interface ChatSettings {
   maxTokens: number | null;
 }
 
-export const DEFAULTS: ChatSettings = { systemPrompt: "", temperature: 0.6, topK: 50, maxTokens: null };
+export const DEFAULTS: ChatSettings = { systemPrompt: "", temperature: 0.3, topK: 50, maxTokens: null };
 
 const NAME = "nanochat.settings";
 
