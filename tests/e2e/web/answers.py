@@ -74,8 +74,7 @@ def answer(question: str) -> tuple[str, list[dict[str, Any]]]:
     if found := re.search(r"how many (\w) (?:are |is )?in (\w+)", question, re.IGNORECASE):
         letter, word = found[1].lower(), found[2].lower()
         result = str(word.count(letter))
-        spelled = f"Let me spell it first: {word}:{','.join(word)}\n\nNow the letters {letter}.\n\n"
-        return with_call(spelled, f"'{word}'.count('{letter}')", result, f"There are **{result}** of them.")
+        return with_call("", f"'{word}'.count('{letter}')", result, f"The answer is {result}.")
     if found := re.search(r"spell the word:? (\w+)", question, re.IGNORECASE):
         return f"{found[1]}:{','.join(found[1])}", []
     if question == "no result":

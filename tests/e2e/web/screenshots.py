@@ -1,6 +1,7 @@
 """Pictures of the pages, to look at and for the README: python -m tests.e2e.web.screenshots FOLDER
 
-Wide and phone, light and dark, against the fake gateway.
+Wide and phone, light and dark, against the fake gateway. Names of scenes after the folder draw only those.
+docs/chat.png is chat-wide-light.png.
 """
 
 import sys
@@ -29,13 +30,14 @@ def scene(draw: Callable[[Page, FakeGateway], None]) -> Callable[[Page, FakeGate
 
 @scene
 def chat(page: Page, gateway: FakeGateway) -> None:
-    talk = ChatPage(page, gateway.url).open()
-    talk.ask("What is 12 + 30?")
-    page.goto(gateway.url)
-    talk.ask("Who are you?")
-    page.goto(gateway.url)
-    talk.ask("Spell the word: lighthouse")
+    talk = ChatPage(page, gateway.url)
+    for earlier in ("Good morning!", "What is 12 + 30?", "Who are you?"):
+        talk.open().ask(earlier)
+    talk.open().ask("Spell the word: lighthouse")
     talk.ask("How many r are in strawberry?")
+    talk.ask("What is 128 * 7?")
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(300)  # the button's colour fades
 
 
 @scene
@@ -178,7 +180,7 @@ def draw_all(browser: Browser, folder: Path, names: list[str]) -> None:
                 with running(FakeGateway()) as gateway:
                     page = context.new_page()
                     draw(page, gateway)
-                    page.screenshot(path=folder / f"{name}-{device}-{scheme}.png", scale="css")
+                    page.screenshot(path=folder / f"{name}-{device}-{scheme}.png")
                     context.close()
 
 

@@ -40,6 +40,17 @@ def test_a_phone_scrolls_only_upright_on_every_page(phone: ChatPage, gateway: Fa
         assert_nothing_sticks_out(phone.page)
 
 
+def test_dialogs_fit_a_phone(phone: ChatPage) -> None:
+    dialog = phone.open("/train").page.get_by_role("dialog")
+    hidden = "dialog => dialog.scrollWidth - dialog.clientWidth"
+    phone.page.get_by_role("button", name="New job").click()
+    phone.page.get_by_role("radio", name="Single job").check()
+    assert dialog.evaluate(hidden) == 0
+    phone.page.keyboard.press("Escape")
+    phone.page.get_by_role("button", name="Settings").click()
+    assert dialog.evaluate(hidden) == 0
+
+
 def test_the_drawer_opens_and_closes(phone: ChatPage) -> None:
     phone.open().ask("apples")
     phone.page.get_by_role("button", name="New chat").last.click()

@@ -8,7 +8,7 @@ import { ErrorNote } from "../ui/ErrorNote";
 import { newId } from "../ui/ids";
 import { TEMPLATES } from "./templates";
 
-const PROFILES = ["demo", "cpu", "speedrun"];
+const PROFILES = ["demo", "cpu"];
 
 export function StartForm({ onClose, onStarted }: { onClose: () => void; onStarted: (job: Job) => void }) {
   const [isPipeline, setPipeline] = useState(true);
