@@ -16,6 +16,7 @@ def fresh(tmp_path: Path) -> Workshop:
     return Workshop(tmp_path)
 
 
+@pytest.mark.slow
 def test_tokenizer_pretrain_sft_and_evaluate_run_under_torchrun(fresh: Workshop) -> None:
     outputs, values = [], {}
     specs = [fresh.tokenizer(), fresh.pretrain(), fresh.sft(), fresh.evaluate(checkpoint="chat/sft/step_000008")]

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from safetensors.torch import load_file
 
@@ -93,8 +94,14 @@ def test_a_rank_dies_with_its_torchrun(workshop: Workshop) -> None:
     spec = workshop.pretrain("orphan", num_iterations=LONG, eval_every=0)
     process = workshop.start(spec, torchrun=True)
     wait_for_steps(workshop, spec)
+    ranks = psutil.Process(process.pid).children(recursive=True)
+    assert ranks
     process.kill()
-    process.communicate(timeout=30)  # its pipe closes when the rank, which holds it too, is gone
+    _, alive = psutil.wait_procs(ranks, timeout=30)
+    for rank in alive:
+        rank.kill()
+    process.communicate()
+    assert not alive
 
 
 def test_a_damaged_newest_checkpoint_is_passed_over(workshop: Workshop) -> None:
