@@ -79,5 +79,5 @@ def test_an_empty_file_folder_or_path_is_refused(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=reason):
             CustomJSON(path)
     (tmp_path / "empty.jsonl").unlink()
-    with pytest.raises(DataError, match="no .jsonl file"):
+    with pytest.raises(DataError, match=r"no \.jsonl file"):
         CustomJSON(tmp_path)
