@@ -23,8 +23,9 @@ _MAX_WHOLE_FLOAT = 2.0**53
 
 # A string on one line without escapes; a number that may hold commas; a name; a run of blanks; any other character.
 _TOKEN = re.compile(r"""'[^'\\\n]*'|"[^"\\\n]*"|\d(?:[\d,]*\d)?|[^\W\d]\w*|\s+|.""", re.DOTALL)
-# Outside strings. ; begins a second statement; \ and # and a lone quote let the sandbox read otherwise than _TOKEN.
-_FORBIDDEN = frozenset(";\\#'\"")
+# Outside strings. A \ or a lone quote would let the sandbox read a text differently from _TOKEN; # would hide the
+# closing parenthesis, and ; would begin a second statement.
+_FORBIDDEN = frozenset("\\'\"#;")
 # Checked inside the sandbox, since a value that cannot cross over (a function, a generator) arrives as its repr.
 _ONLY_PRINTABLE_TYPES = "(lambda value: value if isinstance(value, (int, float, str)) else None)"
 
@@ -79,9 +80,19 @@ def _prepare(expression: str) -> str | None:
     if "'''" in expression or '"""' in expression:
         return None
     tokens: list[str] = _TOKEN.findall(expression)
-    if not _FORBIDDEN.isdisjoint(tokens):
+    if not _FORBIDDEN.isdisjoint(tokens) or not _is_balanced(tokens):
         return None
     return f"{_ONLY_PRINTABLE_TYPES}(({''.join(_without_commas(tokens))}))"
+
+
+def _is_balanced(tokens: list[str]) -> bool:
+    """No bracket closes that was not opened: the text cannot end the parentheses put around it."""
+    depth = 0
+    for token in tokens:
+        depth += (token in ("(", "[", "{")) - (token in (")", "]", "}"))
+        if depth < 0:
+            return False
+    return depth == 0
 
 
 def _without_commas(tokens: list[str]) -> Iterator[str]:
@@ -91,7 +102,7 @@ def _without_commas(tokens: list[str]) -> Iterator[str]:
     for token in tokens:
         if token in ("(", "[", "{"):
             keeps.append(token != "(" or previous[-1:].isalnum() or previous[-1:] in (")", "]", "_", "'", '"'))
-        elif token in (")", "]", "}") and keeps:
+        elif token in (")", "]", "}"):
             keeps.pop()
         yield token if any(keeps) or not token[0].isdigit() else token.replace(",", "")
         if not token.isspace():

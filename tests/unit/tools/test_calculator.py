@@ -82,6 +82,10 @@ def test_commas_inside_numbers_are_dropped_and_others_kept(
         "1+",
         "(((",
         ")(",
+        "1)) + ((2",
+        "1)); ((2",
+        "1)) #",
+        "1] + [2",
         "hello world",
         "'unclosed",
         "1/0",
@@ -220,3 +224,8 @@ def test_no_result_is_longer_than_the_bound(calculator: Calculator) -> None:
 def _workers() -> set[psutil.Process]:
     """Living sandbox processes of this test process; the module's shared calculator holds some of them."""
     return {process for process in psutil.Process().children() if process.status() != psutil.STATUS_ZOMBIE}
+
+
+def test_memory_is_bounded(calculator: Calculator) -> None:
+    assert calculator.evaluate("len('a' * 10**7)") == "10000000"
+    assert calculator.evaluate("len('a' * 10**8)") is None
