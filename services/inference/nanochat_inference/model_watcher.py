@@ -119,8 +119,10 @@ class ModelWatcher:
                 self._source.report(self._served, self._error)
             except Unavailable as exc:
                 # What is served goes on; only the news do not come through.
-                log.warning("model_choice_unreadable", extra={"reason": exc.message})
-                self._status = f"the choice of model cannot be read: {exc.message}"
+                status = f"the choice of model cannot be read: {exc.message}"
+                if status != self._status:
+                    log.warning("model_choice_unreadable", extra={"reason": exc.message})
+                self._status = status
             self._wake.wait(self._settings.poll_interval_s)
         try:
             self._source.retire()
