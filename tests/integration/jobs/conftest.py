@@ -21,6 +21,7 @@ import pytest
 import redis
 
 from nanochat.cli.ports import any_free_port
+from nanochat.errors import Unavailable
 from nanochat.jobs.database import Database
 
 FAKES = Path(__file__).parent / "fakes"
@@ -223,7 +224,7 @@ def _as_postgres() -> list[str]:
 def _answers(url: str) -> bool:
     database = Database(url)
     try:
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Unavailable):
             database.revision()
             return True
         return False
