@@ -51,7 +51,9 @@ class RealStack:
         self.home = folder / "home"
         self.output_file = folder / "output.txt"
         variables = {f"NANOCHAT_{name}": str(any_free_port()) for name in PORTS}
-        self.environment = {**os.environ, **variables, "NANOCHAT_HOME": str(self.home), "OMP_NUM_THREADS": "1"}
+        # One thread each: what is tested is small, and threads that wait for each other on a busy machine are slow.
+        variables |= {"NANOCHAT_WORKER_THREADS": "1", "NANOCHAT_INFERENCE_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        self.environment = {**os.environ, **variables, "NANOCHAT_HOME": str(self.home)}
         self.start(*arguments)
 
     def start(self, *arguments: str) -> None:

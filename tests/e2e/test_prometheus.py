@@ -37,11 +37,7 @@ def prometheus(stack: RealStack, tmp_path_factory: pytest.TempPathFactory) -> It
     }
     (folder / "prometheus.yml").write_text(json.dumps(config))  # JSON is YAML
     address = f"127.0.0.1:{any_free_port()}"
-    command = [
-        needed("prometheus"),
-        f"--config.file={folder / 'prometheus.yml'}",
-        f"--storage.tsdb.path={folder / 'db'}",
-    ]
+    files = [f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'db'}"]
     with subprocess.Popen(
         [needed("prometheus"), *files, f"--web.listen-address={address}"],
         stdout=subprocess.DEVNULL,

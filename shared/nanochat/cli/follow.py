@@ -77,9 +77,7 @@ def _figures(job: Job) -> str:
     if job.status in FINAL_STATUSES:
         took = duration(job.finished_at - job.started_at) if job.started_at and job.finished_at else ""
         parts.append(" in ".join(part for part in (job.status, took) if part))
-    elif job.status == "queued":
-        parts.append("waiting")
-    return "  ".join(parts)
+    return "  ".join(parts) or job.status
 
 
 class _Bars:

@@ -12,7 +12,7 @@ error_console = Console(stderr=True, highlight=False)
 
 def say(line: str) -> None:
     """One line, as it is: no markup is read in it."""
-    console.print(line, markup=False)
+    console.print(line, markup=False, soft_wrap=True)
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:
