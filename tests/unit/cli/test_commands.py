@@ -1,0 +1,194 @@
+"""Commands as they are typed: what they ask the gateway, what they print, and how they end."""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nanochat.cli import chat, follow
+from nanochat.cli.jobs import parse_values
+from nanochat.cli.main import main
+from nanochat.cli.terminal import duration
+from nanochat.errors import InvalidConfig
+from nanochat.protocol.generate import Message
+from nanochat.protocol.jobs import Job, JobError, JobProgress
+from tests.unit.cli.conftest import FakeGateway
+
+
+def nanochat(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Run the command in this process; its exit status."""
+    monkeypatch.setattr("sys.argv", ["nanochat", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+def job(**values: Any) -> dict[str, Any]:
+    shown = Job(id="job_1", kind="sft", name="mine", status="succeeded", created_at=time.time())
+    return shown.model_copy(update=values).model_dump(mode="json")
+
+
+@pytest.mark.parametrize(
+    ("values", "parsed"),
+    [
+        (["depth=4"], {"depth": 4}),
+        (["dataset=python-docs"], {"dataset": "python-docs"}),
+        (["dataset=/data/a=b"], {"dataset": "/data/a=b"}),
+        (["resume=true", "matrix_lr=0.02"], {"resume": True, "matrix_lr": 0.02}),
+        (['evals=["chat"]'], {"evals": ["chat"]}),
+        (None, {}),
+    ],
+)
+def test_values_are_json_or_plain_text(values: Sequence[str] | None, parsed: dict[str, Any]) -> None:
+    assert parse_values(list(values) if values else None) == parsed
+
+
+@pytest.mark.parametrize("value", ["depth", "=4"])
+def test_what_is_no_key_and_value_is_refused(value: str) -> None:
+    with pytest.raises(InvalidConfig, match="KEY=VALUE"):
+        parse_values([value])
+
+
+def test_train_submits_once_follows_and_prints_the_metrics(
+    gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway.answers["POST /v1/jobs"] = (202, job(status="queued"))
+    gateway.answers["GET /v1/jobs/job_1"] = (200, job(metrics={"val_bpb": 1.25}, output="mine/sft/step_000010"))
+    assert nanochat(monkeypatch, "train", "sft", "checkpoint=mine/pretrain", "num_iterations=10", "--name", "mine") == 0
+    assert gateway.asked[0].body == {
+        "kind": "sft",
+        "name": "mine",
+        "config": {"checkpoint": "mine/pretrain", "num_iterations": 10},
+        "num_processes": 1,
+    }
+    assert gateway.asked[0].headers["idempotency-key"]
+    printed = capsys.readouterr().out
+    assert "val_bpb = 1.25" in printed
+    assert "made mine/sft/step_000010" in printed
+
+
+def test_a_followed_job_that_fails_says_why_and_ends_with_1(
+    gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = JobError(code="exit_code", message="the recipe ended with status 1", log_tail=["last words"])
+    gateway.answers["GET /v1/jobs/job_1"] = (200, job(status="failed", error=error))
+    assert nanochat(monkeypatch, "jobs", "follow", "job_1") == 1
+    said = capsys.readouterr().err
+    assert "sft job job_1 failed: the recipe ended with status 1 (exit_code)" in said
+    assert "last words" in said
+    assert "nanochat jobs logs job_1" in said
+
+
+def test_failure_names_the_stage_that_failed() -> None:
+    stage = Job.model_validate(job(id="job_2", kind="pretrain", status="failed", error=JobError(code="c", message="m")))
+    pipeline = Job.model_validate(job(kind="pipeline", status="failed"))
+    assert follow.failure_of(pipeline, [stage]).startswith("pretrain job job_2 failed: m (c)")
+
+
+def test_plain_lines_show_a_status_once_and_progress_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter([0.0, 0.0, 1.0, 11.0, 11.0, 12.0, 12.0])
+    monkeypatch.setattr(follow.time, "monotonic", lambda: next(clock))
+    running = Job.model_validate(
+        job(
+            status="running",
+            metrics={"train_loss": 2.5},
+            progress=JobProgress(step=1, num_steps=4, ratio=0.25, tokens_per_second=1234.5, eta_s=65.0),
+        )
+    )
+    with follow._Lines() as lines:
+        lines.show(Job.model_validate(job(status="queued")))
+        lines.show(running)  # a new status
+        lines.show(running)  # a second later: nothing
+        lines.show(running)  # ten seconds later: due
+        lines.show(Job.model_validate(job(started_at=10.0, finished_at=82.0)))
+    assert capsys.readouterr().out.splitlines() == [
+        "sft         25%  loss 2.500  1,234 tokens/s  1m05s left",
+        "sft         25%  loss 2.500  1,234 tokens/s  1m05s left",
+        "sft          0%  succeeded in 1m12s",
+    ]
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0s"), (59.6, "1m00s"), (185, "3m05s"), (7800, "2h10m")])
+def test_durations_are_short(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def chunks(*texts: str) -> str:
+    lines = [json.dumps({"choices": [{"index": 0, "delta": {"content": text}}]}) for text in texts]
+    return "".join(f"data: {line}\n\n" for line in [*lines, "[DONE]"])
+
+
+def test_chat_answers_once_and_sends_what_was_asked_for(
+    gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway.answers["POST /v1/chat/completions"] = (200, chunks("lighthouse:", "l,i,[g]"))
+    options = ("--system", "Be brief", "--temperature", "0", "--top-k", "5", "--model", "mine")
+    assert nanochat(monkeypatch, "chat", "-p", "Spell", *options) == 0
+    assert capsys.readouterr().out == "lighthouse:l,i,[g]\n"
+    assert gateway.asked[0].body == {
+        "model": "mine",
+        "messages": [{"role": "system", "content": "Be brief"}, {"role": "user", "content": "Spell"}],
+        "stream": True,
+        "temperature": 0.0,
+        "top_k": 5,
+        "max_tokens": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ((200, 'data: {"error": {"message": "the engine failed"}}\n\n'), "the engine failed"),
+        ((200, chunks("half").replace("data: [DONE]\n\n", "")), "broke off"),
+        ((200, chunks()), "empty answer"),
+        ((503, {"error": {"message": "no model yet"}}), "no model yet"),
+    ],
+)
+def test_chat_that_fails_says_so_and_ends_with_1(
+    gateway: FakeGateway,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    answer: tuple[int, Any],
+    said: str,
+) -> None:
+    gateway.answers["POST /v1/chat/completions"] = answer
+    assert nanochat(monkeypatch, "chat", "-p", "Hello") == 1
+    assert said in capsys.readouterr().err
+
+
+def test_chat_commands_change_the_conversation() -> None:
+    said = [Message(role="user", content="a"), Message(role="assistant", content="b")]
+    system = Message(role="system", content="Be brief")
+    assert chat._command("/system Be brief", said) == [system, *said]
+    assert chat._command("/system", [system, *said]) == said
+    assert chat._command("/new", [system, *said]) == [system]
+    assert chat._command("/what", said) == said
+
+
+@pytest.mark.parametrize(
+    "arguments", [("import", "x"), ("export",), ("report", "--run", "x"), ("data", "download", "climbmix")]
+)
+def test_what_is_not_built_yet_says_so_and_ends_with_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+) -> None:
+    assert nanochat(monkeypatch, *arguments) == 2
+    assert "not built yet" in capsys.readouterr().err
+
+
+def test_a_bad_setting_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("NANOCHAT_GATEWAY_PORT", "eighty")
+    assert nanochat(monkeypatch, "up") == 2
+    assert "NANOCHAT_GATEWAY_PORT" in capsys.readouterr().err
+
+
+def test_local_training_refuses_a_bad_key_by_name(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert nanochat(monkeypatch, "train", "tokenizer", "vocab=512", "--local") == 1
+    assert "config.vocab is not a known key" in capsys.readouterr().err
+    assert not (home / "jobs").exists()
