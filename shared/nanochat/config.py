@@ -117,7 +117,7 @@ class GPTConfig:
 
     @property
     def windows(self) -> tuple[int, ...]:
-        """Keys a query sees to its left (itself besides), a layer each. The pattern is tiled; the last layer is long."""
+        """Keys a query sees to its left (itself besides), a layer each. The pattern is tiled; the last is long."""
         short = min(self.sequence_len, math.ceil(self.sequence_len / self.short_window_divisor / 128) * 128)
         letters = [self.window_pattern[i % len(self.window_pattern)] for i in range(self.n_layer)]
         letters[-1] = "L"

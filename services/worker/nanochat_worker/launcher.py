@@ -102,7 +102,13 @@ def _environment(job: Job, settings: WorkerSettings) -> dict[str, str]:
     was measured to cost training more than half its speed.
     """
     threads = settings.threads or max(1, _num_cores() // job.num_processes)
-    return {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1", MARK: job.id}
+    return {
+        "OMP_WAIT_POLICY": "PASSIVE",
+        **os.environ,
+        "OMP_NUM_THREADS": str(threads),
+        "PYTHONUNBUFFERED": "1",
+        MARK: job.id,
+    }
 
 
 def _num_cores() -> int:

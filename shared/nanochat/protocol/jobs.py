@@ -144,7 +144,7 @@ class ReportConfig(Strict):
 
 
 class PipelineConfig(Strict):
-    """Stages of a named profile, in order. `overrides` maps a stage's kind to config keys that replace the profile's."""
+    """Stages of a named profile, in order. `overrides` maps a stage's kind to keys that replace the profile's."""
 
     profile: Name
     overrides: dict[str, dict[str, Any]] = Field(default_factory=dict)
