@@ -115,6 +115,8 @@ async def stream(gateway: FakeGateway, body: Json) -> AsyncIterator[bytes]:
             data = f"data: {frame if isinstance(frame, str) else json.dumps(frame, ensure_ascii=False)}\n\n".encode()
             for start in range(0, len(data), PIECE_BYTES):
                 yield data[start : start + PIECE_BYTES]
+                # Pieces sent at once may arrive as one, and then no character is cut.
+                await asyncio.sleep(0 if data.isascii() else TOKEN_PAUSE_S)
             await asyncio.sleep(TOKEN_PAUSE_S)
         is_complete = True
     finally:

@@ -1,5 +1,6 @@
 """The pages for training and models: live progress, curves, logs, and what can be done there."""
 
+import json
 import re
 from typing import Any
 
@@ -52,6 +53,18 @@ def test_a_stage_can_be_looked_at_alone(page: Page, gateway: FakeGateway, pretra
     page.get_by_role("button", name="tokenizer").click()
     expect(page.get_by_role("button", name="tokenizer")).to_have_attribute("aria-pressed", "true")
     expect(page.get_by_label("Log")).to_have_text("No log yet.")
+
+
+def test_an_evaluation_shows_accuracies_and_a_log_to_read(page: Page, gateway: FakeGateway) -> None:
+    each = training.job("evaluate", "exam", "running")
+    each["metrics"] = {"spelling_accuracy": 0.98, "spelling_count": 100.0, "spelling_stderr": 0.014}
+    gateway.jobs[each["id"]] = each
+    told = {"time": "2026-11-22T17:49:12+00:00", "level": "warning", "service": "recipe", "event": "done", "n": 3}
+    training.tell(each, "log", lines=[json.dumps(told), "plain text", "{no json"])
+    page.goto(f"{gateway.url}/train")
+    expect(page.locator(".tiles").last).to_have_text("spelling accuracy98.0% of 100")
+    shown = re.compile(r"^\d\d:49:12 WARNING done n=3\nplain text\n{no json$")
+    expect(page.get_by_label("Log")).to_have_text(shown)
 
 
 def test_a_running_job_is_cancelled_and_retried(page: Page, gateway: FakeGateway, pretrain: dict[str, Any]) -> None:

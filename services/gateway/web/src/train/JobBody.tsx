@@ -1,5 +1,5 @@
 /** What one job is doing: progress, curves, numbers, log, and why it failed. */
-import type { Job, Series } from "../api/types";
+import type { Job, Point, Series } from "../api/types";
 import { ErrorNote } from "../ui/ErrorNote";
 import { count, duration, metric, metricName } from "../ui/format";
 import { Curve } from "./Curve";
@@ -13,7 +13,7 @@ const FIRST = ["train_loss", "val_bpb"];
 export function JobBody({ listed }: { listed: Job }) {
   const { job: live, series, log, error } = useLiveJob(listed.id, listed.attempt);
   const job = live?.id === listed.id ? live : listed;
-  const curves = Object.keys(series).filter((name) => (series[name]?.length ?? 0) > 1).sort(byInterest);
+  const curves = Object.keys(series).filter((name) => isCurve(series[name])).sort(byInterest);
   return (
     <div class="job-body">
       {error && <ErrorNote error={error} />}
@@ -72,20 +72,39 @@ function Facts({ job }: { job: Job }) {
   );
 }
 
-/** Metrics that were measured once: a tile each. */
+/** Metrics that were measured once, or never changed: a tile each. */
 function Values({ job, series }: { job: Job; series: Series }) {
-  const names = Object.keys(job.metrics).filter((name) => (series[name]?.length ?? 0) <= 1).sort(byInterest);
+  const names = Object.keys(job.metrics)
+    .filter((name) => !isCurve(series[name]) && !isSizeOrError(name, job.metrics))
+    .sort(byInterest);
   if (names.length === 0) return null;
   return (
     <dl class="tiles">
       {names.map((name) => (
         <div key={name}>
-          <dt>{metricName(name)}</dt>
-          <dd>{metric(name, job.metrics[name] ?? NaN)}</dd>
+          <dt title={metricName(name)}>{metricName(name)}</dt>
+          <dd>
+            {metric(name, job.metrics[name] ?? NaN)} <small>{sizeOf(name, job.metrics)}</small>
+          </dd>
         </div>
       ))}
     </dl>
   );
+}
+
+/** An accuracy comes with the number of questions and its standard error; the three are one tile. */
+function isSizeOrError(name: string, metrics: Job["metrics"]): boolean {
+  const task = /^(.+)_(count|stderr)$/.exec(name)?.[1];
+  return task !== undefined && `${task}_accuracy` in metrics;
+}
+
+function sizeOf(name: string, metrics: Job["metrics"]): string {
+  const num = metrics[name.replace(/_accuracy$/, "_count")];
+  return name.endsWith("_accuracy") && num !== undefined ? `of ${count(num)}` : "";
+}
+
+function isCurve(points: readonly Point[] = []): boolean {
+  return points.some(({ value }) => value !== points[0]?.value);
 }
 
 function byInterest(a: string, b: string): number {

@@ -16,7 +16,7 @@ export function StatusBadge({ status }: { status: JobStatus }) {
   );
 }
 
-/** "loss 2.31 · 18.3k tokens/s · 2 min 10 s left", of what is known. */
+/** "loss 2.31 · 18.3k tokens/s · 2 min 10 s left", of what is known; how long it has taken where nothing else is. */
 export function factsOf(job: Job, nowS: number): string[] {
   const { progress, metrics, status } = job;
   const facts: string[] = [];
@@ -25,6 +25,7 @@ export function factsOf(job: Job, nowS: number): string[] {
   if (status === "running") {
     if (progress.tokens_per_second > 0) facts.push(`${count(progress.tokens_per_second)} tokens/s`);
     if (progress.eta_s !== null) facts.push(`${duration(progress.eta_s)} left`);
+    else if (job.started_at !== null) facts.push(`${duration(nowS - job.started_at)} so far`);
   } else if (job.started_at !== null) {
     facts.push(duration((job.finished_at ?? nowS) - job.started_at));
   }

@@ -4,6 +4,7 @@ import { isAbort, toApiError, type ApiError } from "../api/errors";
 import { getJob, getSeries, isFinal, jobEvents } from "../api/jobs";
 import type { ServerEvent } from "../api/sse";
 import type { Job, JobProgress, JobStatus, Series } from "../api/types";
+import { readable } from "./logLine";
 
 const NUM_LOG_LINES = 500;
 const RECONNECT_MS = 2000;
@@ -109,7 +110,7 @@ class Follower {
   }
 
   private takeLog(lines: string[]): void {
-    this.log = [...this.log, ...lines].slice(-NUM_LOG_LINES);
+    this.log = [...this.log, ...lines.slice(-NUM_LOG_LINES).map(readable)].slice(-NUM_LOG_LINES);
   }
 }
 

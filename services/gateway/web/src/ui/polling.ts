@@ -6,9 +6,13 @@ export function usePolling(ask: () => Promise<void>, intervalMs: number, deps: r
   useEffect(() => {
     let timer = 0;
     let isOver = false;
+    let isAsking = false;
     const turn = async (): Promise<void> => {
+      if (isAsking) return;
       window.clearTimeout(timer);
+      isAsking = true;
       if (!document.hidden) await ask();
+      isAsking = false;
       if (!isOver) timer = window.setTimeout(() => void turn(), intervalMs);
     };
     const wake = (): void => {
