@@ -16,9 +16,11 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from playwright.sync_api import Browser, Page
 
 from nanochat.cli.ports import any_free_port
 from nanochat.cli.state import StackState
+from tests.e2e.browsing import launched, watched_pages
 
 PORTS = ("GATEWAY_PORT", "TRAINER_PORT", "INFERENCE_PORT", "WORKER_METRICS_PORT")
 # The demo's pipeline made so small that it learns nothing: what is tested is everything around it.
@@ -131,6 +133,19 @@ def is_gone(process: psutil.Process) -> bool:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A module's, not the session's: while it is open, no other test of the process can run an event loop."""
+    with launched() as browser:
+        yield browser
+
+
+@pytest.fixture
+def new_page(browser: Browser) -> Iterator[Callable[..., Page]]:
+    with watched_pages(browser) as make:
+        yield make
 
 
 @pytest.fixture(scope="session")

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
+from tests.e2e.browsing import launched
 from tests.e2e.web import training
 from tests.e2e.web.chat_page import ChatPage
-from tests.e2e.web.conftest import ARGUMENTS, CHROMIUM
 from tests.e2e.web.fake_gateway import FakeGateway, running
 
 DEVICES: dict[str, dict[str, Any]] = {
@@ -187,7 +187,5 @@ def draw_all(browser: Browser, folder: Path, names: list[str]) -> None:
 if __name__ == "__main__":
     target = Path(sys.argv[1])
     target.mkdir(parents=True, exist_ok=True)
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
+    with launched() as chromium:
         draw_all(chromium, target, sys.argv[2:])
-        chromium.close()
