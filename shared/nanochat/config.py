@@ -68,6 +68,17 @@ class GPTConfig:
                 f"window_pattern is {self.window_pattern!r}; use the letters S (short) and L (long), such as 'SSSL'.",
                 param="window_pattern",
             )
+        self._check_gate("smear", "smear_channels")
+        self._check_gate("value_embeddings", "value_gate_channels")
+
+    def _check_gate(self, part: str, channels: str) -> None:
+        """A gate looks at the first channels of the residual stream, which must have them."""
+        if getattr(self, part) and self.n_embd < getattr(self, channels):
+            raise InvalidConfig(
+                f"n_embd {self.n_embd} is below the {getattr(self, channels)} {channels} that {part} looks at; "
+                f"choose a wider model, or a smaller {channels}.",
+                param="n_embd",
+            )
 
     @classmethod
     def from_depth(

@@ -20,7 +20,8 @@ class CommonSettings(BaseSettings):
     redis_url: str = Field(default="redis://127.0.0.1:6379/0", description="Broker, live progress, rate limits.")
     data_roots: str = Field(
         default="",
-        description="Folders that jobs may name by absolute path, with ':'; empty: $NANOCHAT_HOME/datasets.",
+        description="More folders that jobs may name by absolute path, separated by ':'. "
+        "Datasets, tokenizers and checkpoints under $NANOCHAT_HOME always count.",
     )
     model: str = Field(default="nanochat", description="Name under which the promoted checkpoint is served.")
     log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")

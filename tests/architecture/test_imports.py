@@ -48,6 +48,8 @@ def test_every_module_of_the_worker_imports_without_torch(home: Path) -> None:
         "nanochat.errors",
         "nanochat.settings",
         "nanochat.files",
+        "nanochat.cores",
+        "nanochat.loopback",
         "nanochat.references",
         "nanochat.checkpoint.manifest",
         "nanochat.data.registry",

@@ -1,15 +1,13 @@
 """How an inference replica is deployed, from NANOCHAT_INFERENCE_* variables."""
 
-import os
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from nanochat.cores import usable_cores
 from nanochat.settings import CommonSettings
-
-_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 class InferenceSettings(BaseSettings):
@@ -53,14 +51,3 @@ class InferenceSettings(BaseSettings):
     @property
     def resolved_num_threads(self) -> int:
         return self.num_threads or usable_cores()
-
-
-def usable_cores() -> int:
-    """Cores that this process may use: affinity, and a container's quota, which torch does not look at."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = _CPU_QUOTA.read_text().split()
-        limit = cores if quota == "max" else int(quota) // int(period)
-    except (OSError, ValueError):
-        limit = cores
-    return max(1, min(cores, limit))

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from nanochat.cores import usable_cores
 from nanochat.files import write_file
 from nanochat.protocol.jobs import Job, RunSpec
 from nanochat_worker.leftovers import MARK, end_leftovers
@@ -101,7 +102,7 @@ def _environment(job: Job, settings: WorkerSettings) -> dict[str, str]:
     Threads that wait for each other sleep instead of spinning: where something else runs on the machine too, spinning
     was measured to cost training more than half its speed.
     """
-    threads = settings.threads or max(1, _num_cores() // job.num_processes)
+    threads = settings.threads or max(1, usable_cores() // job.num_processes)
     return {
         "OMP_WAIT_POLICY": "PASSIVE",
         **os.environ,
@@ -109,8 +110,3 @@ def _environment(job: Job, settings: WorkerSettings) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         MARK: job.id,
     }
-
-
-def _num_cores() -> int:
-    """Those that this process may use, where the system tells."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

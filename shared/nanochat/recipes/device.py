@@ -4,7 +4,6 @@ Everything here is a choice that the log names; the arithmetic is the model's.
 """
 
 import logging
-import os
 import shutil
 import sysconfig
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import torch
 from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from nanochat.cores import usable_cores
 from nanochat.errors import InvalidConfig
 from nanochat.model.gpt import GPT
 from nanochat.model.precision import compute_dtype
@@ -22,7 +22,6 @@ from nanochat.model.precision import compute_dtype
 log = logging.getLogger(__name__)
 
 _COMPILERS = ("c++", "g++", "clang++")
-_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 class DeviceSettings(BaseSettings):
@@ -57,17 +56,6 @@ def choose_device(precision: str = "auto", *, local_rank: int = 0, settings: Dev
     torch.set_num_threads(num_threads)
     log.info("device_chosen", extra={"device": str(device), "dtype": str(dtype), "num_threads": num_threads})
     return Device(device=device, dtype=dtype, num_threads=num_threads)
-
-
-def usable_cores() -> int:
-    """Cores that this process may use: its affinity, and a container's quota where there is one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = _CPU_QUOTA.read_text().split()
-        cores = min(cores, -(-int(quota) // int(period)))
-    except (OSError, ValueError):  # no control group, or "max"
-        pass
-    return max(1, cores)
 
 
 def compile_model(model: GPT, wanted: bool | None, device: Device) -> None:

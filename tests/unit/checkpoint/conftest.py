@@ -32,7 +32,7 @@ def save(home: Path, tokenizer: Tokenizer) -> Save:
                 "embedding": torch.full((4, 3), value),
                 "head": torch.full((2,), value, dtype=torch.bfloat16),
             },
-            config=GPTConfig(n_layer=2, n_head=2, n_kv_head=2, n_embd=8, vocab_size=265),
+            config=GPTConfig(n_layer=2, n_head=2, n_kv_head=2, n_embd=32, vocab_size=265),
             tokenizer=tokenizer,
             state={
                 "step": step,

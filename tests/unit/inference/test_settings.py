@@ -1,10 +1,7 @@
-from pathlib import Path
-
 import pytest
 from pydantic import ValidationError
 
-from nanochat_inference import settings as module
-from nanochat_inference.settings import InferenceSettings, usable_cores
+from nanochat_inference.settings import InferenceSettings
 
 
 def test_settings_come_from_their_own_and_the_common_variables(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,17 +19,3 @@ def test_an_impossible_value_names_its_field(monkeypatch: pytest.MonkeyPatch, na
     monkeypatch.setenv(f"NANOCHAT_INFERENCE_{name}", value)
     with pytest.raises(ValidationError, match=name.lower()):
         InferenceSettings.load()
-
-
-@pytest.mark.parametrize(
-    ("quota", "cores"), [("max 100000", 8), ("200000 100000", 2), ("50000 100000", 1), ("nonsense", 8)]
-)
-def test_a_containers_quota_limits_the_cores(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quota: str, cores: int
-) -> None:
-    (tmp_path / "cpu.max").write_text(quota + "\n")
-    monkeypatch.setattr(module, "_CPU_QUOTA", tmp_path / "cpu.max")
-    monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: set(range(8)))
-    assert usable_cores() == cores
-    monkeypatch.setattr(module, "_CPU_QUOTA", tmp_path / "missing")
-    assert usable_cores() == 8

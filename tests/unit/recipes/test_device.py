@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from nanochat.config import GPTConfig
+from nanochat.cores import usable_cores
 from nanochat.errors import InvalidConfig
 from nanochat.model.gpt import GPT
 from nanochat.recipes import device as device_module
-from nanochat.recipes.device import Device, DeviceSettings, choose_device, compile_model, usable_cores
+from nanochat.recipes.device import Device, DeviceSettings, choose_device, compile_model
 from nanochat.recipes.distributed import is_under_torchrun, read_ranks
 
 CPU = Device(device=torch.device("cpu"), dtype=torch.float32, num_threads=1)
