@@ -1,7 +1,9 @@
 """The README is true: its settings are those of the code, its requests are valid, its paths and commands exist."""
 
 import ast
+import importlib
 import json
+import pkgutil
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,44 +11,60 @@ from typing import Any
 
 import pytest
 import typer
-from pydantic import SecretStr
+from pydantic import AliasChoices, SecretStr
 from pydantic_settings import BaseSettings
 
+import nanochat
+import nanochat_gateway
+import nanochat_inference
+import nanochat_trainer
+import nanochat_worker
 from nanochat.cli.main import app
-from nanochat.cli.settings import CliSettings, StackSettings
+from nanochat.cli.settings import StackSettings
 from nanochat.jobs.plans import plan
 from nanochat.protocol.jobs import JobSpec
 from nanochat.protocol.openai import ChatCompletionRequest
-from nanochat.settings import CommonSettings
-from nanochat_gateway.settings import AccessSettings, GatewaySettings
+from nanochat_gateway.settings import GatewaySettings
 from nanochat_inference.settings import InferenceSettings
 from nanochat_trainer.settings import TrainerSettings
 from nanochat_worker.settings import WorkerSettings
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-SETTINGS: tuple[type[BaseSettings], ...] = (
-    CommonSettings,
-    CliSettings,
-    AccessSettings,
-    GatewaySettings,
-    TrainerSettings,
-    InferenceSettings,
-    WorkerSettings,
-    StackSettings,  # after the services, whose ports it shares
-)
+# torchrun's own variables are not the user's to set.
+NOT_SETTINGS = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID"}
+
+
+def settings_classes() -> list[type[BaseSettings]]:
+    """Every settings class of the project, those of the services before the stack's, which shares their ports."""
+    for package in (nanochat, nanochat_gateway, nanochat_trainer, nanochat_inference, nanochat_worker):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if module.name.split(".")[-1] not in ("__main__", "env") and "versions" not in module.name:
+                importlib.import_module(module.name)
+    found = [BaseSettings]
+    for settings in found:
+        found += settings.__subclasses__()
+    ours = [settings for settings in found if settings.__module__.startswith("nanochat")]
+    return sorted(set(ours), key=lambda settings: settings.__name__ == "StackSettings")
+
+
+def variable_of(settings: type[BaseSettings], field: str) -> str:
+    """The variable of a field: its own alias, or prefix and name."""
+    alias = settings.model_fields[field].validation_alias
+    if isinstance(alias, AliasChoices):
+        return str(alias.choices[0])
+    return str(alias or f"{settings.model_config.get('env_prefix', '')}{field}").upper()
 
 
 def defaults_in_code() -> dict[str, str]:
     """Every variable that the project reads, with its default."""
     found: dict[str, str] = {}
-    for settings in SETTINGS:
+    for settings in settings_classes():
         for field, info in settings.model_fields.items():
             if isinstance(info.annotation, type) and issubclass(info.annotation, BaseSettings):
                 continue  # a part with variables of its own
-            name = f"{settings.model_config.get('env_prefix', '')}{field}".upper()
-            found.setdefault(name, shown(info.get_default(call_default_factory=True)))
-    return found
+            found.setdefault(variable_of(settings, field), shown(info.get_default(call_default_factory=True)))
+    return {name: default for name, default in found.items() if name not in NOT_SETTINGS}
 
 
 def shown(default: Any) -> str:

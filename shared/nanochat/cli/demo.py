@@ -22,6 +22,8 @@ from nanochat.errors import InvalidConfig, NanochatError
 from nanochat.protocol.jobs import FINAL_STATUSES, Job
 
 QUESTIONS = ("Spell the word: lighthouse", "How many e are in cheerfulness?", "What is 317 + 468?")
+# The demo reaches 95%; this much less says that something is broken, not that the dice fell badly.
+MIN_ACCURACY = 0.9
 MODEL_DEADLINE_S = 15.0
 POLL_S = 0.5
 
@@ -52,17 +54,23 @@ def demo(
 
 
 async def _demo(url: str, settings: StackSettings, config: dict[str, Any], fresh: bool, ask: bool) -> int:
+    accuracies: dict[str, float] = {}
     async with ApiClient(url, _key(settings)) as api:
         served = await served_checkpoint(api, settings.model)
         if served and not fresh:
             say(f"{settings.model} is served already, from {served}. To train anew: make demo DEMO_FRESH=1")
         else:
-            job = await _interrupted(api, config) or await _submit(api, config)
+            job = await _earlier(api, config, fresh) or await _submit(api, config)
             stages = await follow(api, job.id)
             await _promote(api, settings.model, await get_job(api, job.id))
-            _print_accuracies(stages)
+            accuracies = accuracies_of(stages)
+        status = await _ask(api, settings.model) if ask else 0
+        _print_accuracies(accuracies)
         say(f"\nChat: {url}   training: {url}/train   models: {url}/models")
-        return await _ask(api, settings.model) if ask else 0
+        is_poor = not config["overrides"] and any(value < MIN_ACCURACY for value in accuracies.values())
+        if is_poor:
+            say(f"The model is worse than it should be: at least {MIN_ACCURACY:.0%} were expected.")
+        return 1 if is_poor and ask else status
 
 
 async def _submit(api: ApiClient, config: dict[str, Any]) -> Job:
@@ -72,12 +80,18 @@ async def _submit(api: ApiClient, config: dict[str, Any]) -> Job:
     return job
 
 
-async def _interrupted(api: ApiClient, config: dict[str, Any]) -> Job | None:
-    """The newest pipeline of the same config, if it has not ended: one that a stopped stack left goes on by itself."""
+async def _earlier(api: ApiClient, config: dict[str, Any], fresh: bool) -> Job | None:
+    """A pipeline of the same config that need not be trained again: the newest one that has not ended (a stopped stack
+    left it, and it goes on by itself), or else that has succeeded without being promoted yet."""
     page = await api.get("/v1/jobs", kind="pipeline", limit=20)
-    for job in (Job.model_validate(item) for item in page["data"]):
-        if job.config == config and job.status not in FINAL_STATUSES:
+    same = [job for item in page["data"] if (job := Job.model_validate(item)).config == config]
+    for job in same:
+        if job.status not in FINAL_STATUSES:
             say(f"going on with {job.id}, which was interrupted")
+            return job
+    for job in same:
+        if job.status == "succeeded" and job.checkpoint and not fresh:
+            say(f"taking what {job.id} has trained")
             return job
     return None
 
@@ -107,13 +121,18 @@ async def served_checkpoint(api: ApiClient, model: str) -> str | None:
         await asyncio.sleep(POLL_S)
 
 
-def _print_accuracies(stages: list[Job]) -> None:
+def accuracies_of(stages: list[Job]) -> dict[str, float]:
+    """Of each task, by its name: the share of right answers to held-out questions."""
     evaluated = {name: value for stage in stages if stage.kind == "evaluate" for name, value in stage.metrics.items()}
-    accuracies = {name: value for name, value in sorted(evaluated.items()) if name.endswith("_accuracy")}
+    suffix = "_accuracy"
+    return {name.removesuffix(suffix): value for name, value in sorted(evaluated.items()) if name.endswith(suffix)}
+
+
+def _print_accuracies(accuracies: dict[str, float]) -> None:
     if accuracies:
-        say("Right answers to questions that were held out of training:")
-        for name, value in accuracies.items():
-            say(f"  {name.removesuffix('_accuracy'):<12} {value:6.1%}")
+        say("\nRight answers to questions that were held out of training:")
+        for task, accuracy in accuracies.items():
+            say(f"  {task:<12} {accuracy:6.1%}")
 
 
 async def _ask(api: ApiClient, model: str) -> int:

@@ -10,11 +10,12 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 
 from nanochat.cli.client import ApiClient
 from nanochat.cli.terminal import console, duration, say
-from nanochat.errors import NanochatError
+from nanochat.errors import DeadlineExceeded, NanochatError, Unavailable
 from nanochat.protocol.jobs import FINAL_STATUSES, Job
 
 POLL_S = 0.5
 PLAIN_EVERY_S = 10.0
+SILENCE_S = 60.0
 
 
 class JobFailed(NanochatError):
@@ -28,11 +29,22 @@ async def get_job(api: ApiClient, job_id: str) -> Job:
 
 
 async def follow(api: ApiClient, job_id: str) -> list[Job]:
-    """Show the job until it ends; then itself, or a pipeline's stages in order. Raises JobFailed."""
+    """Show the job until it ends; then itself, or a pipeline's stages in order. Raises JobFailed.
+
+    A service that is started again meanwhile answers nothing for some seconds; only a longer silence raises.
+    """
+    answered_at = time.monotonic()
     with _display() as display:
         while True:
-            job = await get_job(api, job_id)
-            stages = [await get_job(api, stage) for stage in job.stages] or [job]
+            try:
+                job = await get_job(api, job_id)
+                stages = [await get_job(api, stage) for stage in job.stages] or [job]
+            except (Unavailable, DeadlineExceeded):
+                if time.monotonic() - answered_at > SILENCE_S:
+                    raise
+                await asyncio.sleep(POLL_S)
+                continue
+            answered_at = time.monotonic()
             for stage in stages:
                 display.show(stage)
             if job.status in FINAL_STATUSES:

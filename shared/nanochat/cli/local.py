@@ -23,21 +23,20 @@ RECIPE_KINDS = tuple(kind for kind in CONFIG_BY_KIND if kind != "pipeline")
 
 def local_answerer(settings: CliSettings, reference: str, sampling: Sampling) -> Answerer:
     """Loads the checkpoint (an id under $NANOCHAT_HOME, or any folder) and answers with it."""
-    import torch
-
     from nanochat.checkpoint import store
     from nanochat.engine.generate import Engine
     from nanochat.engine.params import SamplingParams
     from nanochat.model.gpt import GPT
     from nanochat.model.names import load_tensors
+    from nanochat.recipes.device import choose_device
     from nanochat.tokenizer.chat import render_prompt
     from nanochat.tools.calculator import Calculator
 
     given = Path(reference).expanduser()
     folder = given if given.is_dir() else _references(settings).checkpoint(reference)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    checkpoint = store.load(folder, device)
-    model = GPT(checkpoint.config).to(device)
+    device = choose_device()
+    checkpoint = store.load(folder, device.device)
+    model = GPT(checkpoint.config, device.dtype).to(device.device)
     load_tensors(model, checkpoint.model_tensors)
     engine = Engine(model.eval(), checkpoint.tokenizer, Calculator(num_workers=1), num_slots=1)
     params = SamplingParams(temperature=sampling.temperature, top_k=sampling.top_k, max_tokens=sampling.max_tokens)

@@ -66,7 +66,8 @@ def run_with_stack(settings: StackSettings, work: Work, specs: Specs = service_s
 
 
 async def _run_until_signal(stack: Stack, work: Work) -> int:
-    body = asyncio.ensure_future(_beside(stack, work))
+    asked_to_stop = asyncio.Event()
+    body = asyncio.ensure_future(_beside(stack, work, asked_to_stop))
     num_signals = 0
 
     def on_signal() -> None:
@@ -74,7 +75,9 @@ async def _run_until_signal(stack: Stack, work: Work) -> int:
         num_signals += 1
         if num_signals == 1:
             say("stopping (again: at once)")
-            body.cancel()
+            asked_to_stop.set()
+            if not stack.is_up:
+                body.cancel()  # it is still starting; leaving `async with` early stops what has started
         else:
             stack.hurry()
 
