@@ -64,5 +64,7 @@ class Pulse:
                 self._metrics.beat()
             except Unavailable as exc:
                 log.warning("heartbeat_missed", extra={"reason": exc.message})
+            except Exception:  # the thread's outermost loop: without it the worker would look dead for good
+                log.exception("heartbeat_failed")
             if self._stopped.wait(HEARTBEAT_S):
                 return

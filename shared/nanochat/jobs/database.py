@@ -12,15 +12,25 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    InternalError,
+    NoSuchModuleError,
+    OperationalError,
+)
 from sqlalchemy.orm import Session
 
 from nanochat.errors import InvalidConfig, Unavailable
 from nanochat.jobs.tables import SCHEMA_REVISION, Base
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-# Any fixed number: it names the upgrade among PostgreSQL's advisory locks.
+# Any fixed numbers: they name what is done by one at a time among PostgreSQL's advisory locks.
 UPGRADE_LOCK = 7_310_001
+SUBMIT_LOCK = 7_310_002
+# PostgreSQL's codes for a missing table, column or schema, and for one that this user may not touch.
+_OTHER_SCHEMA = frozenset({"42P01", "42703", "3F000", "42501"})
 
 
 class Database:
@@ -60,6 +70,11 @@ class Database:
             session.execute(statement.on_conflict_do_update(index_elements=key, set_=new))
         else:
             session.execute(statement.on_conflict_do_nothing(index_elements=key))
+
+    def lock_submissions(self, session: Session) -> None:
+        """Keep others from adding or requeueing jobs until this transaction ends: for a look that an insert follows."""
+        if not self.is_sqlite:  # where only one transaction writes at a time anyway
+            session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": SUBMIT_LOCK})
 
     def upgrade(self) -> None:
         """Bring the schema to SCHEMA_REVISION, making the SQLite file's folder. Safe to call from several processes."""
@@ -154,12 +169,17 @@ def _sqlite_engine(url: str, busy_timeout_s: float) -> Engine:
 
 @contextmanager
 def _mapped_errors() -> Iterator[None]:
-    """The database that does not answer, as one of our errors. Constraint errors stay what they are: our mistake."""
+    """The database that does not answer, or has not our tables, as Unavailable.
+
+    A broken constraint, a value out of range or a wrong statement stays what it is: our mistake.
+    """
     try:
         yield
     except DBAPIError as exc:
-        if exc.connection_invalidated or type(exc).__name__ == "OperationalError":
-            raise Unavailable(
-                f"the database does not answer: {str(exc.orig).strip()}. Try again shortly.", retry_after_s=2
-            ) from exc
+        reason = str(exc.orig).strip()
+        if exc.connection_invalidated or isinstance(exc, OperationalError | InterfaceError | InternalError):
+            raise Unavailable(f"the database does not answer: {reason}. Try again shortly.", retry_after_s=2) from exc
+        if getattr(exc.orig, "sqlstate", None) in _OTHER_SCHEMA:
+            message = f"the database is not as this version needs it: {reason}. Start the trainer of the same version."
+            raise Unavailable(message, retry_after_s=2) from exc
         raise

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from nanochat.errors import Conflict
 from nanochat.jobs.database import Database
 from nanochat.jobs.journal import append_event, lock, move
-from nanochat.jobs.pipelines import settle
+from nanochat.jobs.pipelines import pass_on, settle
 from nanochat.jobs.states import requeues_after_loss
 from nanochat.jobs.tables import JobRow, WorkerRow
 from nanochat.jobs.views import to_job
@@ -106,6 +106,7 @@ class Leases:
                 row.metrics = {**row.metrics, **metric.values}
                 data = {"step": metric.step, "values": metric.values}
                 append_event(session, row, "metric", metric.time, data)
+                pass_on(session, row, "metric", metric.time, data)
             row.checkpoint = report.checkpoint or row.checkpoint
             row.progress_offset = report.offset
             settle(session, row, self._clock())

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from nanochat.errors import InvalidConfig
-from nanochat.jobs.journal import append_event, move, status_of
+from nanochat.jobs.journal import EventType, append_event, move, status_of
 from nanochat.jobs.profiles import Profile, Stage
 from nanochat.jobs.states import pipeline_status
 from nanochat.jobs.tables import JobRow
@@ -40,7 +40,7 @@ def stage_configs(profile: Profile, config: PipelineConfig, run: str, stage_ids:
 def _stage_config(stage: Stage, overrides: dict[str, Any], run: str, ids: dict[str, str]) -> dict[str, Any]:
     values = {**stage.config, **overrides}
     if "run" in CONFIG_BY_KIND[stage.kind].model_fields:
-        values.setdefault("run", run)
+        values["run"] = values.get("run") or run
     for key, value in values.items():
         if isinstance(value, str) and value.startswith("@"):
             if value[1:] not in ids:
@@ -74,6 +74,13 @@ def settle(session: Session, stage: JobRow, now: float) -> None:
     target = pipeline_status([status_of(row) for row in stages])
     if target != parent.status:
         _move_parent(session, parent, stages, target, now)
+
+
+def pass_on(session: Session, stage: JobRow, event_type: EventType, now: float, data: dict[str, Any]) -> None:
+    """Tell a locked stage's event among its pipeline's too, with the stage's kind as "stage"; else do nothing."""
+    if stage.parent_id is not None:
+        parent = session.get_one(JobRow, stage.parent_id)
+        append_event(session, parent, event_type, now, {"stage": stage.kind, **data})
 
 
 def _end_later(session: Session, stage: JobRow, stages: Sequence[JobRow], now: float) -> None:

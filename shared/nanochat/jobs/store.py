@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, func, or_, select
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
 from nanochat.errors import Conflict
 from nanochat.jobs.database import Database
 from nanochat.jobs.journal import append_event, lock, move, status_of
+from nanochat.jobs.outputs import check_outputs_free
 from nanochat.jobs.pipelines import settle
 from nanochat.jobs.plans import plan
 from nanochat.jobs.states import check_cancel, check_retry
@@ -54,32 +54,28 @@ class JobStore:
     def submit(self, spec: JobSpec, *, idempotency_key: str | None = None) -> Job:
         """Store a job, with its stages. The same key with the same spec gives the job of the first time.
 
-        Raises InvalidConfig for a bad config, Conflict for a key that was used with another spec.
+        Raises InvalidConfig for a bad config, Conflict for a key that was used with another spec, or when a job that
+        has not ended writes to the same place.
         """
         now = self._clock()
         rows = plan(spec, now)
         digest = _digest(spec)
-        try:
-            with self._database.write() as session:
-                if idempotency_key is not None:
-                    earlier = _submitted_with(session, idempotency_key, digest)
-                    if earlier is not None:
-                        return show(session, earlier)
-                for row in rows:
-                    session.add(row)
-                    session.flush()  # row by row: each may refer to the ones before
-                    append_event(session, row, "status", now, {"status": "queued", "attempt": 0, "error": None})
-                if idempotency_key is not None:
-                    key = IdempotencyKeyRow(key=idempotency_key, body_sha256=digest, job_id=rows[0].id, created_at=now)
-                    session.add(key)
-                    session.flush()
-                return show(session, rows[0])
-        except IntegrityError:  # PostgreSQL: another request with this key was faster
-            with self._database.read() as session:
-                earlier = _submitted_with(session, idempotency_key or "", digest)
-                if earlier is None:
-                    raise
-                return show(session, earlier)
+        with self._database.write() as session:
+            self._database.lock_submissions(session)
+            if idempotency_key is not None:
+                earlier = _submitted_with(session, idempotency_key, digest)
+                if earlier is not None:
+                    return show(session, earlier)
+            check_outputs_free(session, rows)
+            for row in rows:
+                session.add(row)
+                session.flush()  # row by row: each may refer to the ones before
+                append_event(session, row, "status", now, {"status": "queued", "attempt": 0, "error": None})
+            if idempotency_key is not None:
+                key = IdempotencyKeyRow(key=idempotency_key, body_sha256=digest, job_id=rows[0].id, created_at=now)
+                session.add(key)
+                session.flush()
+            return show(session, rows[0])
 
     def submitted(self, spec: JobSpec, idempotency_key: str) -> Job | None:
         """The job of an earlier submission with this key, if there is one. Raises Conflict as submit() does."""
@@ -119,12 +115,14 @@ class JobStore:
             return [JobEvent(number=row.number, type=row.type, time=row.time, data=row.data) for row in rows]
 
     def series(self, job_id: str) -> dict[str, list[MetricPoint]]:
-        """Every metric the job has reported, by name, in order. Raises NotFound."""
+        """Every metric the job has reported, by name, in order; not those of a pipeline's stages. Raises NotFound."""
         query = select(JobEventRow).where(JobEventRow.job_id == job_id, JobEventRow.type == "metric")
         series: dict[str, list[MetricPoint]] = {}
         with self._database.read() as session:
             row_of(session, job_id)
             for row in session.scalars(query.order_by(JobEventRow.number)):
+                if "stage" in row.data:  # a stage's own, passed on to its pipeline's events
+                    continue
                 for name, value in row.data["values"].items():
                     point = MetricPoint(step=row.data["step"], time=row.time, value=value)
                     series.setdefault(name, []).append(point)
@@ -150,17 +148,20 @@ class JobStore:
     def retry(self, job_id: str) -> Job:
         """Queue a failed or cancelled job again; of a pipeline or its stage, every stage that has not succeeded.
 
-        The next attempt goes on from the last checkpoint. Raises Conflict for a job in another state.
+        The next attempt goes on from the last checkpoint. Raises Conflict for a job in another state, or when another
+        job writes to the same place by now.
         """
         now = self._clock()
         with self._database.write() as session:
+            self._database.lock_submissions(session)
             row = lock(session, job_id)
             check_retry(row.id, status_of(row))
             family = row_of(session, row.parent_id) if row.parent_id else row
             stages = stage_rows(session, family.id)
-            for member in [family, *stages]:
-                if member.status in ("failed", "cancelled"):
-                    _requeue(session, member, now)
+            ended = [member for member in [family, *stages] if member.status in ("failed", "cancelled")]
+            check_outputs_free(session, ended)
+            for member in ended:
+                _requeue(session, member, now)
             for stage in stages[-1:]:
                 settle(session, stage, now)
             return show(session, row)

@@ -6,7 +6,8 @@ horizon, the hardware), and the recipe logs what it worked out.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from nanochat.errors import InvalidConfig
 from nanochat.protocol import Strict
@@ -15,9 +16,16 @@ JobKind = Literal["tokenizer", "pretrain", "sft", "rl", "evaluate", "pipeline", 
 JobStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 FINAL_STATUSES: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
 
-# A name is a folder's name too: no separators, no leading dot.
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-# A name, a job's id, a checkpoint's id (run/stage/step_000500) or an absolute path; resolved by jobs/references.py.
+
+def _not_a_job_id(name: str) -> str:
+    if name.startswith("job_"):
+        raise PydanticCustomError("reserved_name", "names that begin with 'job_' stand for jobs; choose another")
+    return name
+
+
+# A name is a folder's name too: no separators, no leading dot. A reference that begins with job_ is a job's id.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"), AfterValidator(_not_a_job_id)]
+# A name, a job's id, a checkpoint's id (run/stage/step_000500) or an absolute path; resolved by references.py.
 Reference = Annotated[str, Field(min_length=1, max_length=4096)]
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]

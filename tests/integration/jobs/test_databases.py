@@ -3,13 +3,15 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from sqlalchemy import text
 
+from nanochat.errors import Conflict, Unavailable
 from nanochat.jobs.database import Database
 from nanochat.jobs.leases import Leases, Report
 from nanochat.jobs.models import ModelStore
 from nanochat.jobs.store import JobStore
 from nanochat.jobs.tables import SCHEMA_REVISION
-from nanochat.protocol.jobs import JobError, JobSpec
+from nanochat.protocol.jobs import Job, JobError, JobSpec
 from nanochat.protocol.progress import Metric, Progress
 
 from .conftest import Stack
@@ -34,6 +36,28 @@ def test_of_many_submissions_with_one_key_one_makes_a_job(database: Database) ->
     assert len({job.id for job in made}) == 1
     assert len(jobs.find()) == 5
     assert len(made[0].stages) == 4
+
+
+def test_of_many_submissions_for_one_place_one_makes_a_job(database: Database) -> None:
+    jobs = JobStore(database)
+
+    def submit(_: int) -> Job | None:
+        try:
+            return jobs.submit(JobSpec(kind="tokenizer", name="t"))
+        except Conflict:
+            return None
+
+    with ThreadPoolExecutor(NUM_RIVALS) as pool:
+        made = list(pool.map(submit, range(NUM_RIVALS)))
+    assert sum(job is not None for job in made) == 1
+    assert len(jobs.find()) == 1
+
+
+def test_a_database_that_lost_its_tables_is_unavailable(database: Database) -> None:
+    with database.write() as session:
+        session.execute(text("DROP TABLE workers"))
+    with pytest.raises(Unavailable, match="workers"):
+        Leases(database).beat("w")
 
 
 def test_events_are_numbered_without_a_gap_whoever_writes_them(database: Database) -> None:

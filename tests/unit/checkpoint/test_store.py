@@ -31,7 +31,7 @@ def test_what_was_saved_comes_back(save: Save, tokenizer: Tokenizer) -> None:
     assert loaded.model_tensors["head"].dtype == torch.bfloat16
     assert loaded.optimizer_tensors is not None
     assert torch.equal(loaded.optimizer_tensors["embedding.exp_avg"], torch.full((4, 3), -2.5))
-    assert loaded.config.n_embd == 8
+    assert loaded.config.n_embd == 32
     assert loaded.tokenizer == tokenizer
     assert loaded.state["loader"] == {"waiting": [[0, 1]]}
 

@@ -1,14 +1,19 @@
 import pytest
 
 from nanochat.errors import Conflict, NotFound
-from nanochat.jobs.leases import Leases
+from nanochat.jobs.leases import Leases, Report
 from nanochat.jobs.store import JobStore
 from nanochat.protocol.jobs import Job, JobError, JobSpec
+from nanochat.protocol.progress import Metric
 
 from .conftest import Clock
 
 TOKENIZER = JobSpec(kind="tokenizer", name="t")
 PIPELINE = JobSpec(kind="pipeline", name="p", config={"profile": "demo"})
+
+
+def pretrain(name: str, **config: object) -> JobSpec:
+    return JobSpec(kind="pretrain", name=name, config={"dataset": "d", "tokenizer": "t", **config})
 
 
 def run(jobs: JobStore, leases: Leases, job: Job, *, fails: bool = False) -> None:
@@ -35,7 +40,7 @@ def test_the_same_key_and_body_give_the_same_job(jobs: JobStore) -> None:
     first = jobs.submit(TOKENIZER, idempotency_key="k")
     assert jobs.submit(TOKENIZER, idempotency_key="k").id == first.id
     assert jobs.submitted(TOKENIZER, "k") == first
-    assert jobs.submit(TOKENIZER, idempotency_key="other").id != first.id
+    assert jobs.submit(JobSpec(kind="tokenizer"), idempotency_key="other").id != first.id
 
 
 def test_the_same_key_with_another_body_is_a_conflict(jobs: JobStore) -> None:
@@ -45,11 +50,54 @@ def test_the_same_key_with_another_body_is_a_conflict(jobs: JobStore) -> None:
     assert len(jobs.find()) == 1
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "param"),
+    [
+        (TOKENIZER, TOKENIZER, "name"),
+        (pretrain("a", run="r"), pretrain("b", run="r"), "config.run"),
+        (pretrain("r"), pretrain("b", run="r", resume=True), "config.run"),
+        (TOKENIZER, JobSpec(kind="pipeline", name="t", config={"profile": "demo"}), "name"),
+        (PIPELINE, pretrain("p"), "config.run"),
+    ],
+)
+def test_a_job_that_would_write_where_a_waiting_or_running_one_does_is_refused(
+    jobs: JobStore, leases: Leases, first: JobSpec, second: JobSpec, param: str
+) -> None:
+    earlier = jobs.submit(first)
+    num_jobs = len(jobs.find())
+    writer = next(job for job in [earlier, *jobs.stages(earlier.id)] if job.kind in ("tokenizer", second.kind))
+    with pytest.raises(Conflict) as caught:
+        jobs.submit(second)
+    assert caught.value.param == param
+    if first is not PIPELINE:
+        assert f"job {writer.id} is queued" in caught.value.message
+        assert leases.claim(writer.id, "w") is not None
+        with pytest.raises(Conflict, match=f"job {writer.id} is running"):
+            jobs.submit(second)
+    assert len(jobs.find()) == num_jobs
+    jobs.cancel(earlier.id)
+
+
+def test_another_stage_of_the_same_run_and_a_job_that_has_ended_are_in_nobodys_way(jobs: JobStore) -> None:
+    jobs.cancel(jobs.submit(pretrain("r")).id)
+    jobs.submit(pretrain("r"))
+    jobs.submit(JobSpec(kind="sft", name="r", config={"checkpoint": "c", "mixture": [{"task": "spelling"}]}))
+
+
+def test_a_job_is_not_retried_while_another_one_writes_in_its_place(jobs: JobStore) -> None:
+    first = jobs.submit(TOKENIZER)
+    jobs.cancel(first.id)
+    second = jobs.submit(TOKENIZER)
+    with pytest.raises(Conflict, match=f"job {second.id} is queued and writes tokenizer 't'"):
+        jobs.retry(first.id)
+    assert jobs.get(first.id).status == "cancelled"
+
+
 def test_jobs_are_listed_newest_first_page_by_page(jobs: JobStore, clock: Clock) -> None:
     ids = []
     for index in range(5):
         clock.advance(index % 2)  # two of them share their time
-        ids.append(jobs.submit(TOKENIZER).id)
+        ids.append(jobs.submit(JobSpec(kind="tokenizer")).id)
     expected = sorted(ids, reverse=True)
     assert [job.id for job in jobs.find(limit=2)] == expected[:2]
     assert [job.id for job in jobs.find(after=expected[1])] == expected[2:]
@@ -99,6 +147,20 @@ def test_a_pipeline_follows_its_stages(jobs: JobStore, leases: Leases, clock: Cl
     assert done.started_at == clock.now - 3
     statuses = [event.data["status"] for event in jobs.events(parent.id) if event.type == "status"]
     assert statuses == ["queued", "running", "succeeded"]
+
+
+def test_a_pipelines_events_tell_its_stages_metrics_and_its_own_series_do_not(jobs: JobStore, leases: Leases) -> None:
+    parent = jobs.submit(PIPELINE)
+    lease = leases.claim(parent.stages[0], "w")
+    assert lease is not None
+    metric = Metric(time=5.0, step=3, values={"bytes_per_token": 4.0})
+    leases.record(lease, Report(offset=1, metrics=[metric]))
+    told = [event for event in jobs.events(parent.id) if event.type == "metric"]
+    assert [(event.time, event.data) for event in told] == [
+        (5.0, {"stage": "tokenizer", "step": 3, "values": {"bytes_per_token": 4.0}})
+    ]
+    assert jobs.series(parent.id) == {}
+    assert list(jobs.series(parent.stages[0])) == ["bytes_per_token"]
 
 
 def test_a_failed_stage_ends_those_behind_it_and_the_pipeline(jobs: JobStore, leases: Leases) -> None:
