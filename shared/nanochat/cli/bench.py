@@ -12,8 +12,8 @@ from nanochat.errors import NotFound
 
 def bench() -> None:
     """Measure this machine: a table, and a JSON file under $NANOCHAT_HOME/bench."""
-    script = Path(__file__).parents[3] / "tests" / "bench" / "run.py"
-    if not script.is_file():
+    repository = Path(__file__).parents[3]
+    if not (repository / "tests" / "bench" / "run.py").is_file():
         raise NotFound("benchmarks are part of the repository, not of the installed library; run them in a clone.")
     folder = CliSettings.load().home_dir / "bench"
-    raise typer.Exit(subprocess.call([sys.executable, str(script), str(folder)]))
+    raise typer.Exit(subprocess.call([sys.executable, "-m", "tests.bench.run", str(folder)], cwd=repository))

@@ -54,6 +54,7 @@ class Stack:
         self._services: dict[str, Service] = {}
         self._held = ExitStack()
         self._hurry = asyncio.Event()
+        self.is_stopping = False  # true from the first service told to stop
         self._state = StackState(stack=ProcessRef.of(os.getpid()), url="")
 
     @property
@@ -120,6 +121,7 @@ class Stack:
                 self._say(f"{service.spec.name} is up again")
 
     async def _stop_all(self) -> None:
+        self.is_stopping = True
         try:
             for name in STOP_ORDER:
                 if name in self._services:

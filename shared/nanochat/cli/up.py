@@ -66,18 +66,15 @@ def run_with_stack(settings: StackSettings, work: Work, specs: Specs = service_s
 
 
 async def _run_until_signal(stack: Stack, work: Work) -> int:
-    asked_to_stop = asyncio.Event()
-    body = asyncio.ensure_future(_beside(stack, work, asked_to_stop))
+    body = asyncio.ensure_future(_beside(stack, work))
     num_signals = 0
 
     def on_signal() -> None:
         nonlocal num_signals
         num_signals += 1
-        if num_signals == 1:
+        if num_signals == 1 and not stack.is_stopping:  # cancelling what stops by itself would leave processes
             say("stopping (again: at once)")
-            asked_to_stop.set()
-            if not stack.is_up:
-                body.cancel()  # it is still starting; leaving `async with` early stops what has started
+            body.cancel()
         else:
             stack.hurry()
 

@@ -6,14 +6,23 @@ export const TEMPLATES: Record<string, JobSpec> = {
   pretrain: {
     kind: "pretrain",
     name: "my-model",
-    config: { dataset: "python-docs", tokenizer: "my-tokenizer", depth: 4, max_seq_len: 512, num_iterations: 500 },
+    config: {
+      dataset: "python-docs",
+      tokenizer: "my-tokenizer",
+      depth: 4,
+      head_dim: 64,
+      max_seq_len: 512,
+      device_batch_size: 8,
+      total_batch_size: 4096, // the automatic size is one for GPUs
+      num_iterations: 500,
+    },
   },
   sft: {
     kind: "sft",
     name: "my-chat",
     config: {
       checkpoint: "my-model",
-      mixture: [{ task: "spelling" }, { task: "counting" }, { task: "arithmetic" }, { task: "greetings" }],
+      mixture: [{ task: "spelling" }, { task: "counting" }, { task: "arithmetic" }, { task: "smalltalk" }],
       num_iterations: 500,
     },
   },
