@@ -1,0 +1,62 @@
+"""The machine that is measured: what it is, how fast it multiplies, and how much of it others took meanwhile."""
+
+import os
+import platform
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+
+from nanochat.cores import usable_cores
+
+_CPU_INFO = Path("/proc/cpuinfo")
+# Large enough that reading the matrices costs nothing beside multiplying them, small enough for a fifth of a second.
+PRODUCT_SIZE = 2048
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    cpu: str
+    cores: int  # that this process may use
+    num_threads: int  # that torch was told to use
+    torch: str
+
+
+def describe() -> Machine:
+    cpu = platform.processor() or platform.machine()
+    if _CPU_INFO.is_file():
+        names = [line for line in _CPU_INFO.read_text().splitlines() if line.startswith("model name")]
+        cpu = names[0].split(":", 1)[1].strip() if names else cpu
+    return Machine(cpu=cpu, cores=usable_cores(), num_threads=torch.get_num_threads(), torch=torch.__version__)
+
+
+def product_flops(size: int = PRODUCT_SIZE, trials: int = 2) -> float:
+    """FLOP/s of a float32 product of square matrices, the best of a few."""
+    a, b, out = torch.randn(size, size), torch.randn(size, size), torch.empty(size, size)
+    best_s = float("inf")
+    for _ in range(trials):
+        start = time.perf_counter()
+        torch.mm(a, b, out=out)
+        best_s = min(best_s, time.perf_counter() - start)
+    return 2 * size**3 / best_s
+
+
+class OthersWork:
+    """What everything but this process takes of the cores from now on; a hypervisor's share counts."""
+
+    def __init__(self) -> None:
+        self.load_average = os.getloadavg()[0]  # of the minute before
+        self._start_s, self._taken_before_s = time.monotonic(), self._taken_s()
+
+    @property
+    def cores(self) -> float:
+        """The mean so far: 0.5 is half of one core."""
+        return max(0.0, self._taken_s() - self._taken_before_s) / (time.monotonic() - self._start_s)
+
+    def _taken_s(self) -> float:
+        system, own = psutil.cpu_times(), psutil.Process().cpu_times()
+        # A guest's time is in user and nice already. Not every system has these fields.
+        not_taken_s = sum(getattr(system, name, 0.0) for name in ("idle", "iowait", "guest", "guest_nice"))
+        return sum(system) - not_taken_s - own.user - own.system

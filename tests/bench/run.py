@@ -1,0 +1,126 @@
+"""`make bench`: measures the demo's model on this machine's CPU, prints a table and writes a JSON file.
+
+In the repository's root: python -m tests.bench.run FOLDER. Under two minutes on two cores.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from nanochat.config import GPTConfig
+from nanochat.cores import usable_cores
+from nanochat.files import write_file
+from tests.bench.decoding import DecodingFigures, measure_decoding
+from tests.bench.machine import Machine, OthersWork, describe
+from tests.bench.training import TrainingFigures, measure_training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """The demo's model and batch. Prompts are half the context."""
+
+    depth: int = 4
+    head_dim: int = 64
+    sequence_len: int = 512
+    vocab_size: int = 512
+    batch_size: int = 8
+    window_pattern: str = "SSSL"
+    num_rows: Sequence[int] = (1, 8, 64)
+    num_new: int = 64
+    num_training_rounds: int = 12
+    num_decoding_rounds: int = 5
+
+    def config(self, window_pattern: str) -> GPTConfig:
+        return GPTConfig.from_depth(
+            self.depth,
+            vocab_size=self.vocab_size,
+            sequence_len=self.sequence_len,
+            head_dim=self.head_dim,
+            window_pattern=window_pattern,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What the JSON file holds. load_average is of the minute before; others_cores what others took meanwhile."""
+
+    date: str
+    machine: Machine
+    load_average: float
+    others_cores: float
+    sizes: Sizes
+    training: TrainingFigures
+    decoding: list[DecodingFigures]
+
+
+def measure(sizes: Sizes) -> Report:
+    """With as many threads as torch is set to."""
+    others, full = OthersWork(), sizes.config("L")
+    training = measure_training(
+        full, sizes.config(sizes.window_pattern), batch_size=sizes.batch_size, num_rounds=sizes.num_training_rounds
+    )
+    decoding = measure_decoding(
+        full,
+        num_rows=sizes.num_rows,
+        prompt_len=sizes.sequence_len // 2,
+        num_new=sizes.num_new,
+        num_rounds=sizes.num_decoding_rounds,
+    )
+    return Report(
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        machine=describe(),
+        load_average=others.load_average,
+        others_cores=others.cores,
+        sizes=sizes,
+        training=training,
+        decoding=decoding,
+    )
+
+
+def table(report: Report) -> Table:
+    sizes, training, machine = report.sizes, report.training, report.machine
+    shown = Table(title=f"{machine.cpu}, {machine.num_threads} threads, float32, torch {machine.torch}")
+    shown.add_column(f"depth {sizes.depth}, head_dim {sizes.head_dim}, vocabulary {sizes.vocab_size}")
+    shown.add_column(justify="right")
+    shown.add_row("matrix products, the peak", f"{training.peak_gflops:,.0f} GFLOP/s")
+    batch = f"{sizes.batch_size} x {sizes.sequence_len}"
+    shown.add_row(f"[bold]training, {batch}: share of the peak (MFU)", f"[bold]{training.mfu_ratio:.3f}")
+    shown.add_row("  forward, backward, optimizer", f"{training.tokens_per_second:,.0f} tokens/s")
+    shown.add_row("  optimizer's share of the step", f"{training.optimizer_ratio:.3f}")
+    shown.add_row(f"  windows {sizes.window_pattern} to full attention", f"{training.windowed_speedup:.2f} x")
+    for one in report.decoding:
+        shown.add_section()
+        rows = f"{one.num_rows} row{'s'[: one.num_rows > 1]}"
+        shown.add_row(f"decoding, {rows}", f"{one.tokens_per_second:,.0f} tokens/s")
+        if one is not report.decoding[0]:
+            shown.add_row(f"  to {report.decoding[0].num_rows}", f"{one.speedup:.2f} x")
+        shown.add_row(f"prefill, {rows} of {sizes.sequence_len // 2}", f"{one.prefill_tokens_per_second:,.0f} tokens/s")
+    shown.caption = f"Others took {report.others_cores:.2f} of {machine.cores} cores meanwhile."
+    return shown
+
+
+def write(report: Report, folder: Path) -> Path:
+    """Named after its time: 20250131T120000Z.json."""
+    path = folder / datetime.fromisoformat(report.date).strftime("%Y%m%dT%H%M%SZ.json")
+    write_file(path, (json.dumps(asdict(report), indent=2) + "\n").encode())
+    return path
+
+
+def main() -> None:
+    torch.set_num_threads(usable_cores())  # whatever OMP_NUM_THREADS says: the machine is measured, not a setting
+    console = Console()
+    with console.status("Measuring, about a minute. What else runs on this machine is measured too."):
+        report = measure(Sizes())
+    console.print(table(report))
+    console.print(f"Written to {write(report, Path(sys.argv[1]))}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

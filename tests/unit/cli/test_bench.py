@@ -1,0 +1,56 @@
+"""The benchmarks run, at sizes that take no time, and say what the table and the file promise."""
+
+import json
+from dataclasses import asdict
+from io import StringIO
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from tests.bench.run import Report, Sizes, measure, table, write
+
+TINY = Sizes(
+    depth=2,
+    head_dim=16,
+    sequence_len=64,
+    vocab_size=300,
+    batch_size=2,
+    num_rows=(1, 3),
+    num_new=4,
+    num_training_rounds=2,
+    num_decoding_rounds=2,
+)
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    torch.set_num_threads(1)
+    return measure(TINY)
+
+
+def test_model_flops_are_a_share_of_the_measured_peak(report: Report) -> None:
+    assert 0 < report.training.mfu_ratio < 1
+    assert report.training.peak_gflops == max(one["peak_gflops"] for one in report.training.rounds)
+
+
+def test_the_optimizer_takes_a_part_of_the_step(report: Report) -> None:
+    assert 0 < report.training.optimizer_ratio < 1
+
+
+def test_more_rows_are_compared_with_the_first(report: Report) -> None:
+    assert [one.num_rows for one in report.decoding] == [1, 3]
+    assert report.decoding[0].speedup == 1
+    assert report.decoding[1].speedup > 0
+
+
+def test_the_file_holds_the_report(report: Report, tmp_path: Path) -> None:
+    path = write(report, tmp_path / "bench")
+    assert json.loads(path.read_text()) == json.loads(json.dumps(asdict(report)))
+
+
+def test_the_table_shows_the_headline(report: Report) -> None:
+    console = Console(file=StringIO(), width=100)
+    console.print(table(report))
+    assert f"{report.training.mfu_ratio:.3f}" in console.file.getvalue()  # type: ignore[attr-defined]
