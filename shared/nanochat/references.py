@@ -4,14 +4,15 @@ A reference is a name, a job's id (its output), or an absolute path under an all
 config to refuse a bad one when it is submitted, the worker again when it starts. Torch-free.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from nanochat.checkpoint import manifest
 from nanochat.data.registry import resolve_dataset
 from nanochat.errors import CheckpointCorrupt, DataError, InvalidConfig, InvalidRequest, NotFound
-from nanochat.protocol.jobs import Job, JobKind, parse_config
+from nanochat.protocol.jobs import EvaluateConfig, Job, JobKind, parse_config
 
 # What a job of a kind leaves behind for others.
 OUTPUT_OF_KIND: dict[str, str] = {
@@ -53,19 +54,23 @@ class References:
             resolved["mixture"] = [
                 self._mixture_item(f"config.mixture.{index}.file", item) for index, item in enumerate(values["mixture"])
             ]
+        if isinstance(config, EvaluateConfig) and config.dataset is None and "bpb" in config.evals:
+            resolved["dataset"] = self._recorded_dataset(resolved["checkpoint"], pending)
         return resolved
 
     def dataset(self, reference: str) -> Path:
-        return resolve_dataset(reference, self._home, self._roots).folder
+        """The folder of a name under datasets/, of a built-in dataset, or of a path. Raises DataError."""
+        with _looking_at(reference):
+            return resolve_dataset(reference, self._home, self._roots).folder
 
     def tokenizer(self, reference: str) -> Path:
         """The tokenizer.json of a name under tokenizers/, or of a path to it or its folder. Raises InvalidConfig."""
-        path = Path(reference) if reference.startswith("/") else self._named("tokenizers", reference)
-        path = self._inside(path)
-        path = path / "tokenizer.json" if path.is_dir() else path
-        if not path.is_file():
-            raise InvalidConfig(f"tokenizer {reference!r} is not there: no file {path}. Train one first.")
-        return path
+        with _looking_at(reference):
+            path = self._inside(self._path("tokenizers", reference))
+            path = self._inside(path / "tokenizer.json") if path.is_dir() else path
+            if not path.is_file():
+                raise InvalidConfig(f"tokenizer {reference!r} is not there: no file {path}. Train one first.")
+            return path
 
     def checkpoint(self, reference: str) -> Path:
         """The folder of a complete checkpoint: by id (run/stage/step_000500), run/stage, run, or path."""
@@ -74,22 +79,26 @@ class References:
     def checkpoint_info(self, reference: str) -> manifest.CheckpointInfo:
         """As checkpoint(); a job's id is taken too. Raises NotFound, InvalidConfig or CheckpointCorrupt."""
         reference = self._output("checkpoint", reference)
-        if not reference.startswith("/"):
-            return manifest.find(self._home, reference)
-        folder = self._inside(Path(reference))
-        if not (folder / manifest.MANIFEST).is_file():
-            raise NotFound(f"{folder} is no complete checkpoint: it has no {manifest.MANIFEST}.")
-        return manifest.read_info(folder)
+        with _looking_at(reference):
+            if not reference.startswith("/"):
+                return manifest.find(self._home, reference)
+            folder = self._inside(Path(reference))
+            if not (folder / manifest.MANIFEST).is_file():
+                raise NotFound(f"{folder} is no complete checkpoint: it has no {manifest.MANIFEST}.")
+            return manifest.read_info(folder)
 
     def conversations(self, reference: str) -> Path:
-        """A JSONL file, or a folder with at least one. Raises DataError."""
-        path = Path(reference) if reference.startswith("/") else self._named("datasets", reference)
-        path = self._inside(path)
-        if not path.exists():
-            raise DataError(f"{path} does not exist; name a JSONL file of conversations, or a folder of them.")
-        if path.is_dir() and not any(path.glob("*.jsonl")):
-            raise DataError(f"folder {path} holds no *.jsonl file; put the conversations there.")
-        return path
+        """A JSONL file, or a folder with at least one, each inside the allowed folders. Raises DataError."""
+        with _looking_at(reference):
+            path = self._inside(self._path("datasets", reference))
+            if not path.exists():
+                raise DataError(f"{path} does not exist; name a JSONL file of conversations, or a folder of them.")
+            files = [file for file in path.iterdir() if file.suffix == ".jsonl"] if path.is_dir() else [path]
+            if not files:
+                raise DataError(f"folder {path} holds no *.jsonl file; put the conversations there.")
+            for file in files:
+                self._inside(file)
+            return path
 
     def _one(
         self, param: str, wanted: str, reference: str, resolve: Callable[[str], Path], pending: Collection[Job]
@@ -109,6 +118,22 @@ class References:
             return item
         return {**item, "file": self._one(param, "file", item["file"], self.conversations, ())}
 
+    def _recorded_dataset(self, checkpoint: str, pending: Collection[Job]) -> str | None:
+        """What a checkpoint was trained on, under the same rules as a dataset that the job names.
+
+        None where it does not say, or is still to be made. Raises InvalidConfig or DataError.
+        """
+        if any(job.id == checkpoint for job in pending):
+            return None
+        recorded = manifest.read_state(Path(checkpoint)).get("dataset")
+        if not isinstance(recorded, str):
+            return None
+        try:
+            return self._one("config.dataset", "dataset", recorded, self.dataset, ())
+        except InvalidRequest as exc:
+            message = f"{exc.message} The checkpoint was trained on it; give dataset to use another one."
+            raise type(exc)(message, param=exc.param) from exc
+
     def _output(self, wanted: str, reference: str) -> str:
         """What a job left, where the reference is a job's id; any other reference as it is."""
         if not reference.startswith("job_") or "/" in reference:
@@ -123,10 +148,13 @@ class References:
             raise InvalidConfig(f"job {job.id} ({job.kind}) succeeded without leaving a {wanted}.")
         return output
 
-    def _named(self, folder: str, name: str) -> Path:
-        if "/" in name or name.startswith("."):
-            raise InvalidConfig(f"{name!r} is neither a name nor an absolute path.")
-        return self._home / folder / name
+    def _path(self, folder: str, reference: str) -> Path:
+        """An absolute path as it is, a name as one in a folder of $NANOCHAT_HOME. Raises InvalidConfig."""
+        if reference.startswith("/"):
+            return Path(reference)
+        if "/" in reference or reference.startswith("."):
+            raise InvalidConfig(f"{reference!r} is neither a name nor an absolute path.")
+        return self._home / folder / reference
 
     def _inside(self, path: Path) -> Path:
         """The path with symbolic links followed. Raises InvalidConfig unless an allowed folder holds it."""
@@ -137,6 +165,21 @@ class References:
                 "add its folder to NANOCHAT_DATA_ROOTS."
             )
         return resolved
+
+
+@contextmanager
+def _looking_at(reference: str) -> Iterator[None]:
+    """What the file system itself refuses to look at, as InvalidConfig: too long, forbidden, a circle of links."""
+    shown = repr(reference if len(reference) <= 80 else reference[:77] + "...")
+    if "\0" in reference:
+        raise InvalidConfig(f"{shown} holds a NUL character, which no path can; remove it.")
+    try:
+        yield
+    except OSError as exc:
+        reason = exc.strerror or type(exc).__name__
+        raise InvalidConfig(f"{shown} cannot be looked at: {reason}. Check the path and its permissions.") from exc
+    except RuntimeError as exc:  # pathlib's word for links that lead in a circle
+        raise InvalidConfig(f"{shown} cannot be followed: {exc}. Name the folder itself.") from exc
 
 
 def _check_output(job: Job, wanted: str) -> None:

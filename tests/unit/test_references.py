@@ -1,12 +1,16 @@
 """Names, job ids and paths, as the trainer checks them and the worker resolves them."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nanochat.checkpoint import manifest
+from nanochat.config import GPTConfig
 from nanochat.errors import DataError, InvalidConfig, NotFound
-from nanochat.protocol.jobs import Job
+from nanochat.protocol.jobs import Job, JobKind
 from nanochat.references import References
 
 
@@ -108,6 +112,58 @@ def test_conversations_are_a_file_or_a_folder_with_some(references: References, 
     for path in (folder / "none.jsonl", folder / "empty"):
         with pytest.raises(DataError):
             references.conversations(str(path))
+
+
+@pytest.mark.parametrize("key", ["dataset", "tokenizer", "checkpoint", "mixture.0.file"])
+@pytest.mark.parametrize("reference", ["/a\0b", "a\0b", "/" + "x" * 4000, "{home}/allowed/circle/x"])
+def test_a_path_that_the_file_system_refuses_is_refused_by_its_key(
+    references: References, home: Path, key: str, reference: str
+) -> None:
+    (home / "allowed" / "circle").symlink_to(home / "allowed" / "circle")
+    named = reference.format(home=home)
+    kind, values = PLACES[key](named)
+    with pytest.raises((InvalidConfig, DataError)) as caught:
+        references.resolve(kind, values, [job("job_p", "pretrain")])
+    assert caught.value.param == f"config.{key}"
+
+
+PLACES: dict[str, Callable[[str], tuple[JobKind, dict[str, Any]]]] = {
+    "dataset": lambda name: ("tokenizer", {"dataset": name}),
+    "tokenizer": lambda name: ("pretrain", {"dataset": "d", "tokenizer": name}),
+    "checkpoint": lambda name: ("evaluate", {"checkpoint": name}),
+    "mixture.0.file": lambda name: ("sft", {"checkpoint": "job_p", "mixture": [{"file": name}]}),
+}
+
+
+def test_a_link_among_the_conversations_that_leads_outside_is_refused(references: References, home: Path) -> None:
+    (home / "secret.jsonl").write_text("[]\n")
+    (home / "allowed" / "more.jsonl").symlink_to(home / "secret.jsonl")
+    mixture = [{"file": str(home / "allowed")}]
+    with pytest.raises(InvalidConfig, match="outside the allowed folders") as caught:
+        references.resolve("sft", {"checkpoint": "job_p", "mixture": mixture}, [job("job_p", "pretrain")])
+    assert caught.value.param == "config.mixture.0.file"
+
+
+def test_the_dataset_that_a_checkpoint_records_is_held_to_the_same_folders(references: References, home: Path) -> None:
+    folder = home / "checkpoints" / "r" / "pretrain" / "step_000001"
+    values = {"checkpoint": "r"}
+
+    def record(dataset: str | None) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "manifest.json").unlink(missing_ok=True)
+        (folder / "config.json").write_text(json.dumps(GPTConfig().to_dict()))
+        (folder / "state.json").write_text(json.dumps({"dataset": dataset}))
+        manifest.write(folder, run="r", stage="pretrain", step=1, created=0.0)
+
+    record(str(home / "datasets" / "d"))
+    assert references.resolve("evaluate", values)["dataset"] == str(home / "datasets" / "d")
+    record("/etc")
+    with pytest.raises(DataError, match=r"outside the allowed folders.*The checkpoint was trained on it") as caught:
+        references.resolve("evaluate", values)
+    assert caught.value.param == "config.dataset"
+    assert "dataset" not in references.resolve("evaluate", {**values, "evals": ["sample"]})
+    record(None)
+    assert references.resolve("evaluate", values)["dataset"] is None
 
 
 def test_a_mixtures_bad_file_is_named_by_its_place(references: References, home: Path) -> None:

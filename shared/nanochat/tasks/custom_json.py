@@ -23,7 +23,11 @@ class CustomJSON(Task):
     """
 
     def __init__(self, path: Path) -> None:
-        self._conversations = [conversation for file in _files(path) for conversation in _read(file)]
+        try:
+            self._conversations = [conversation for file in _files(path) for conversation in _read(file)]
+        except OSError as exc:
+            place = exc.filename or path
+            raise DataError(f"{place} cannot be read: {exc.strerror}. Check the path and its permissions.") from exc
         if not self._conversations:
             raise DataError(f"{path} holds no conversation; put one on each line, as a JSON list of messages.")
         super().__init__("train", len(self._conversations))
@@ -45,13 +49,10 @@ def _files(path: Path) -> list[Path]:
 
 def _read(file: Path) -> list[Conversation]:
     conversations = []
-    try:
-        with file.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    conversations.append(_parse(line, f"{file}, line {number}"))
-    except OSError as exc:
-        raise DataError(f"{file} cannot be read: {exc.strerror}. Check the path and its permissions.") from exc
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                conversations.append(_parse(line, f"{file}, line {number}"))
     return conversations
 
 

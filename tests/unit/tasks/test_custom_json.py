@@ -70,6 +70,11 @@ def test_a_bad_line_is_named_by_file_and_number(tmp_path: Path, bad: bytes, reas
     assert reason in caught.value.message
 
 
+def test_a_path_that_the_file_system_refuses_is_bad_data(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read: File name too long"):
+        CustomJSON(tmp_path / ("x" * 300))
+
+
 def test_an_empty_file_folder_or_path_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("\n")
     for path, reason in (
