@@ -21,6 +21,7 @@ import nanochat_trainer
 import nanochat_worker
 from nanochat.cli.main import app
 from nanochat.cli.settings import StackSettings
+from nanochat.data.registry import resolve_dataset
 from nanochat.jobs.plans import plan
 from nanochat.protocol.jobs import JobSpec
 from nanochat.protocol.openai import ChatCompletionRequest
@@ -118,11 +119,17 @@ def test_requests_are_valid(address: str, body: dict[str, Any]) -> None:
         assert body.keys() == {"checkpoint"}
 
 
-def test_the_inline_pipeline_is_valid() -> None:
-    inline = re.findall(r"`(\{\"kind\": \"pipeline\".+?\})`", README)
-    assert inline
-    for text in inline:
-        plan(JobSpec.model_validate(json.loads(text)), now=0.0)
+def test_the_pipeline_names_datasets_that_a_new_home_has(home: Path) -> None:
+    stages = [
+        stage
+        for _, body in bodies()
+        if body.get("kind") == "pipeline"
+        for stage in plan(JobSpec.model_validate(body), now=0.0)
+        if "dataset" in stage.config
+    ]
+    assert {stage.kind for stage in stages} >= {"tokenizer", "pretrain"}
+    for stage in stages:
+        resolve_dataset(stage.config["dataset"], home, [home])
 
 
 def test_python_examples_compile() -> None:
