@@ -116,8 +116,9 @@ def write(report: Report, folder: Path) -> Path:
 def main() -> None:
     torch.set_num_threads(usable_cores())  # whatever OMP_NUM_THREADS says: the machine is measured, not a setting
     console = Console()
-    with console.status("Measuring, about a minute. What else runs on this machine is measured too."):
-        report = measure(Sizes())
+    # A line, not a spinner: drawing one takes time from what is measured.
+    console.print("Measuring, about a minute. What else runs on this machine is measured too.")
+    report = measure(Sizes())
     console.print(table(report))
     console.print(f"Written to {write(report, Path(sys.argv[1]))}", soft_wrap=True)
 
