@@ -115,7 +115,7 @@ def test_conversations_are_a_file_or_a_folder_with_some(references: References, 
 
 
 @pytest.mark.parametrize("key", ["dataset", "tokenizer", "checkpoint", "mixture.0.file"])
-@pytest.mark.parametrize("reference", ["/a\0b", "a\0b", "/" + "x" * 4000, "{home}/allowed/circle/x"])
+@pytest.mark.parametrize("reference", ["/a\0b", "a\0b", "{home}/allowed/" + "x" * 4000, "{home}/allowed/circle/x"])
 def test_a_path_that_the_file_system_refuses_is_refused_by_its_key(
     references: References, home: Path, key: str, reference: str
 ) -> None:

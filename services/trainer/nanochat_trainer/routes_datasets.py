@@ -39,7 +39,9 @@ def _shown(state: TrainerState, name: str) -> dict[str, Any]:
     }
     try:
         dataset = resolve_dataset(name, state.home, state.settings.common.resolved_data_roots)
+        sizes = [path.stat().st_size for path in dataset.shards]
     except DataError as exc:
         return {**shown, "error": exc.message}
-    sizes = [path.stat().st_size for path in dataset.shards]
+    except (OSError, RuntimeError) as exc:  # a folder that may not be read, links that lead in a circle
+        return {**shown, "error": f"dataset {name!r} cannot be read: {exc}. Check its permissions and links."}
     return {**shown, "num_shards": len(sizes), "size_bytes": sum(sizes)}

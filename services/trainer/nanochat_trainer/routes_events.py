@@ -1,9 +1,10 @@
 """GET /v1/jobs/{id}/events: status, progress, metric and log as server-sent events, until the job has ended.
 
 An event's id is "<number>.<offset>": the last stored event and the byte of the log reached, so that Last-Event-ID
-resumes both.
+resumes both. A pipeline's stream tells its stages' metrics and logs too, with the stage's kind as "stage" in the data.
 """
 
+import functools
 import json
 import re
 from collections.abc import AsyncIterator
@@ -16,7 +17,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from nanochat.errors import InvalidRequest
 from nanochat.protocol.jobs import FINAL_STATUSES
-from nanochat_trainer.logs import log_file, new_lines
+from nanochat_trainer.logs import new_lines
 from nanochat_trainer.state import State, TrainerState
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -34,21 +35,24 @@ async def events(
 
 
 async def _stream(state: TrainerState, job_id: str, number: int, offset: int) -> AsyncIterator[ServerSentEvent]:
-    path = log_file(state.home, job_id)
+    stages = await anyio.to_thread.run_sync(state.jobs.stages, job_id)  # the logs of these never change their order
     while True:
         # The status is read first: whatever happened before it is in the events read after it.
         job = await anyio.to_thread.run_sync(state.jobs.get, job_id)
         stored = await anyio.to_thread.run_sync(state.jobs.events, job_id, number)
-        lines, end = await anyio.to_thread.run_sync(new_lines, path, offset)
-        if lines:
-            offset = end
-            yield _event("log", number, offset, {"lines": lines})
+        is_whole = job.status in FINAL_STATUSES
+        read = functools.partial(new_lines, state.home, stages or [job], offset, is_whole=is_whole)
+        new = await anyio.to_thread.run_sync(read)
+        if new is not None:
+            offset = new.offset
+            stage = {"stage": new.job.kind} if stages else {}
+            yield _event("log", number, offset, {**stage, "lines": new.lines})
         for event in stored:
             number = event.number
             yield _event(event.type, number, offset, {"time": event.time, **event.data})
-        if stored or lines:
+        if stored or new is not None:
             continue
-        if job.status in FINAL_STATUSES:
+        if is_whole:
             return
         await anyio.sleep(state.settings.events_poll_s)
 
@@ -61,7 +65,7 @@ def _position(last_event_id: str | None) -> tuple[int, int]:
     """Raises InvalidRequest for what was never an id of ours."""
     if last_event_id is None or last_event_id == "":
         return 0, 0
-    match = re.fullmatch(r"(\d{1,10})(?:\.(\d{1,15}))?", last_event_id)
+    match = re.fullmatch(r"([0-9]{1,9})(?:\.([0-9]{1,15}))?", last_event_id)
     if match is None:
         raise InvalidRequest(
             f"Last-Event-ID is {last_event_id[:40]!r}; send the id of an event of this stream, as '12.3456'.",

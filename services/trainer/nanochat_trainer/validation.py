@@ -3,12 +3,14 @@
 The shape of a config is protocol/jobs.py; what a recipe can only find out from the data, the recipe says.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from nanochat.checkpoint.manifest import MANIFEST, checkpoints_dir
 from nanochat.config import GPTConfig
 from nanochat.errors import InvalidConfig
+from nanochat.optim.horizon import num_parameters
 from nanochat.protocol.jobs import (
     EvaluateConfig,
     Job,
@@ -24,10 +26,14 @@ from nanochat.tasks.registry import TASKS
 
 # Kinds that the API knows and no recipe can run yet.
 COMING_KINDS: frozenset[JobKind] = frozenset({"rl", "dataset", "report"})
+# In float32: the weight, its gradient, and two numbers that the optimizer keeps.
+BYTES_PER_WEIGHT = 16
+MIN_VOCAB_SIZE = 265  # the bytes and the special tokens
 
 
 def check_jobs(jobs: Sequence[Job], references: References, home: Path) -> None:
     """A planned job, or a pipeline and its stages in order. Raises InvalidConfig or DataError naming the field."""
+    _check_processes(jobs)
     stages = [job for job in jobs if job.kind != "pipeline"]
     for position, job in enumerate(stages):
         try:
@@ -44,10 +50,10 @@ def _check_job(job: Job, earlier: Sequence[Job], references: References, home: P
     config = parse_config(job.kind, job.config)
     match config:
         case PretrainConfig():
-            _check_model(config)
-            _check_batch(config, config.max_seq_len or GPTConfig().sequence_len, job.num_processes)
+            _check_memory(_model(config, _vocab_size(config.tokenizer, earlier)))
+            _check_batch(config, config.max_seq_len or GPTConfig().sequence_len)
         case SftConfig():
-            _check_batch(config, config.max_seq_len, job.num_processes)
+            _check_batch(config, config.max_seq_len)
             _check_tasks("config.mixture", [item.task for item in config.mixture if item.task is not None])
         case EvaluateConfig():
             _check_tasks("config.tasks", config.tasks or [])
@@ -57,12 +63,29 @@ def _check_job(job: Job, earlier: Sequence[Job], references: References, home: P
     _check_unused(job, home)
 
 
-def _check_model(config: PretrainConfig) -> None:
-    """Only the sizes that depth decides: the vocabulary is the tokenizer's, known when the job starts."""
+def _check_processes(jobs: Sequence[Job]) -> None:
+    found = max(job.num_processes for job in jobs)
+    if found > 1:
+        raise InvalidConfig(
+            f"num_processes is {found}; training runs on one process in this version. Leave it out, or give 1.",
+            param="num_processes",
+        )
+
+
+def _vocab_size(tokenizer: str, earlier: Sequence[Job]) -> int:
+    """Of the tokenizer that an earlier stage makes; of any other, known when the job starts, the smallest there is."""
+    for job in earlier:
+        if job.id == tokenizer:
+            return TokenizerConfig.model_validate(job.config).vocab_size
+    return MIN_VOCAB_SIZE
+
+
+def _model(config: PretrainConfig, vocab_size: int) -> GPTConfig:
+    """Raises InvalidConfig naming the key that the user can change."""
     try:
-        GPTConfig.from_depth(
+        return GPTConfig.from_depth(
             config.depth,
-            vocab_size=GPTConfig().vocab_size,
+            vocab_size=vocab_size,
             aspect_ratio=config.aspect_ratio,
             head_dim=config.head_dim,
             window_pattern=config.window_pattern,
@@ -73,16 +96,34 @@ def _check_model(config: PretrainConfig) -> None:
         raise InvalidConfig(f"config.{key}: {exc.message}", param=f"config.{key}") from exc
 
 
-def _check_batch(config: TrainingConfig, max_seq_len: int | None, num_processes: int) -> None:
-    """total_batch_size must be whole steps of every process. What is not given, the recipe chooses to fit."""
+def _check_memory(model: GPTConfig) -> None:
+    """Weights, gradients and the optimizer's state alone must fit; activations come on top."""
+    num_weights = num_parameters(model)
+    needed, available = num_weights * BYTES_PER_WEIGHT, memory_bytes()
+    if needed > available:
+        raise InvalidConfig(
+            f"config.depth: a model of {num_weights / 1e9:.1f}e9 weights takes {needed / 2**30:.0f} GiB to train, "
+            f"{BYTES_PER_WEIGHT} bytes a weight, and this machine has {available / 2**30:.0f} GiB; "
+            "choose a smaller depth or aspect_ratio.",
+            param="config.depth",
+        )
+
+
+def memory_bytes() -> int:
+    """Of the machine."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _check_batch(config: TrainingConfig, max_seq_len: int | None) -> None:
+    """total_batch_size must be whole steps. What is not given, the recipe chooses to fit."""
     if config.total_batch_size is None or max_seq_len is None:
         return
     rows = config.device_batch_size or 1
-    unit = rows * max_seq_len * num_processes
+    unit = rows * max_seq_len
     if config.total_batch_size % unit:
         raise InvalidConfig(
             f"config.total_batch_size is {config.total_batch_size}, which is no multiple of {unit} tokens "
-            f"(device_batch_size {rows} x max_seq_len {max_seq_len} x num_processes {num_processes}); "
+            f"(device_batch_size {rows} x max_seq_len {max_seq_len}); "
             f"use {max(1, round(config.total_batch_size / unit)) * unit}.",
             param="config.total_batch_size",
         )

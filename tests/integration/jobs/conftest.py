@@ -23,6 +23,8 @@ import redis
 from nanochat.cli.ports import any_free_port
 from nanochat.errors import Unavailable
 from nanochat.jobs.database import Database
+from nanochat.jobs.store import JobStore
+from nanochat.protocol.jobs import JobSpec
 
 FAKES = Path(__file__).parent / "fakes"
 T = TypeVar("T")
@@ -80,6 +82,14 @@ class Stack:
         response = httpx.post(f"{self.url}/v1/jobs", json=spec)
         assert response.status_code == 202, response.text
         return dict(response.json())
+
+    def store(self, **spec: Any) -> dict[str, Any]:
+        """Queue a job past the trainer's checks: they refuse several processes, which the worker can start."""
+        database = Database(self.database_url or f"sqlite:///{self.home / 'nanochat.db'}")
+        try:
+            return JobStore(database).submit(JobSpec(**spec)).model_dump()
+        finally:
+            database.close()
 
     def tokenizer_job(self, name: str, **spec: Any) -> dict[str, Any]:
         return self.submit(kind="tokenizer", name=name, config={"dataset": "python-docs"}, **spec)

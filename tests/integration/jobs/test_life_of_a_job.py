@@ -87,7 +87,7 @@ def test_several_ranks_are_started_for_several_processes(stack: Stack) -> None:
     (stack.home / "tokenizers" / "t").mkdir(parents=True)
     (stack.home / "tokenizers" / "t" / "tokenizer.json").write_text("{}")
     stack.start_worker()
-    job = stack.submit(kind="pretrain", config={"dataset": "d", "tokenizer": "t"}, num_processes=2)
+    job = stack.store(kind="pretrain", config={"dataset": "d", "tokenizer": "t"}, num_processes=2)
     assert stack.wait_status(job["id"], "succeeded", "failed")["status"] == "succeeded"
     assert len(stack.runs()) == 2
 

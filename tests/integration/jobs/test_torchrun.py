@@ -28,7 +28,7 @@ def torchrun_stack(home: Path, broker_url: str) -> Iterator[Stack]:
 def test_a_killed_rank_is_found_in_torchruns_report_and_its_peers_are_ended(torchrun_stack: Stack) -> None:
     stack = torchrun_stack
     stack.behave(pretrain={"steps": 600, "step_s": 0.1, "exit_at": [5, -9]})
-    job = stack.submit(kind="pretrain", config={"dataset": "d", "tokenizer": "t"}, num_processes=2)
+    job = stack.store(kind="pretrain", config={"dataset": "d", "tokenizer": "t"}, num_processes=2)
     pids = stack.wait_running(2)
     failed = stack.wait_status(job["id"], "failed", timeout_s=60)
     assert failed["error"]["code"] == "out_of_memory"
@@ -38,7 +38,7 @@ def test_a_killed_rank_is_found_in_torchruns_report_and_its_peers_are_ended(torc
 def test_cancelling_lets_ranks_stop_by_themselves_before_torchrun_is_told(torchrun_stack: Stack) -> None:
     stack = torchrun_stack
     stack.behave(pretrain={"steps": 600, "step_s": 0.1})
-    job = stack.submit(kind="pretrain", config={"dataset": "d", "tokenizer": "t"}, num_processes=2)
+    job = stack.store(kind="pretrain", config={"dataset": "d", "tokenizer": "t"}, num_processes=2)
     pids = stack.wait_running(2)
     stack.post(f"/v1/jobs/{job['id']}/cancel")
     stack.wait_status(job["id"], "cancelled", timeout_s=30)

@@ -1,11 +1,13 @@
 """/v1/jobs as a client sees it. What the stores do in detail is in tests/unit/jobs."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
+from nanochat_trainer import validation
 from nanochat_trainer.state import TrainerState
 
 from .conftest import make_dataset, make_tokenizer
@@ -65,11 +67,18 @@ def test_a_repeated_submission_is_answered_even_when_it_could_not_be_made_anew(c
             "config.total_batch_size",
             "use 4096",
         ),
+        ({"kind": "pretrain", "num_processes": 3}, "num_processes", "is 3; training runs on one process"),
+        ({"kind": "pipeline", "num_processes": 2, "config": {"profile": "demo"}}, "num_processes", "is 2;"),
+        ({"kind": "pretrain", "config": {"depth": 256}}, "config.depth", "this machine has"),
         (
-            {"kind": "pretrain", "num_processes": 3, "config": {"max_seq_len": 512, "total_batch_size": 4096}},
-            "config.total_batch_size",
-            "num_processes 3",
+            {"kind": "pipeline", "config": {"profile": "demo", "overrides": {"pretrain": {"depth": 256}}}},
+            "config.depth",
+            "stage pretrain",
         ),
+        ({"kind": "pretrain", "config": {"depth": 1, "aspect_ratio": 8, "head_dim": 8}}, "config.head_dim", "smear"),
+        ({"kind": "pretrain", "name": "job_mine"}, "name", "stand for jobs; choose another"),
+        ({"kind": "pretrain", "config": {"run": "job_mine"}}, "config.run", "stand for jobs; choose another"),
+        ({"kind": "tokenizer", "config": {"dataset": "/a\0b"}}, "config.dataset", "NUL"),
         ({"kind": "sft", "config": {"mixture": [{"task": "spelling"}]}}, "config.checkpoint", "required"),
         ({"kind": "sft", "config": {"checkpoint": "c", "mixture": []}}, "config.mixture", "at least 1"),
         ({"kind": "sft", "config": {"checkpoint": "c", "mixture": [{"task": "flying"}]}}, "config.mixture", "flying"),
@@ -144,6 +153,29 @@ def test_a_run_that_has_checkpoints_is_not_written_into_twice(client: TestClient
     assert resumed.status_code == 202
 
 
+def test_two_jobs_that_would_write_to_one_place_are_not_both_accepted(client: TestClient) -> None:
+    first = client.post("/v1/jobs", json=TOKENIZER).json()
+    error = error_of(client.post("/v1/jobs", json=TOKENIZER), 409)
+    assert (error["code"], error["param"]) == ("conflict", "name")
+    assert first["id"] in error["message"]
+
+
+def test_a_model_is_held_against_the_machines_memory_with_its_own_vocabulary(
+    client: TestClient, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_dataset(home / "datasets" / "d")
+    make_tokenizer(home, "default")
+    monkeypatch.setattr(validation, "memory_bytes", lambda: 30_000_000 * validation.BYTES_PER_WEIGHT)
+    body = {"kind": "pretrain", "config": {"dataset": "d", "depth": 4}}  # 3.1 million weights beside the vocabulary's
+    assert client.post("/v1/jobs", json=body).status_code == 202
+    overrides = {"tokenizer": {"vocab_size": 32768}, "pretrain": {"depth": 4, "aspect_ratio": 64, "head_dim": 64}}
+    error = error_of(
+        client.post("/v1/jobs", json={"kind": "pipeline", "config": {"profile": "demo", "overrides": overrides}})
+    )
+    assert error["param"] == "config.depth"
+    assert "choose a smaller depth" in error["message"]
+
+
 def test_jobs_are_listed_by_pages_and_filters(client: TestClient) -> None:
     ids = [client.post("/v1/jobs", json={**TOKENIZER, "name": f"t{index}"}).json()["id"] for index in range(3)]
     page = client.get("/v1/jobs", params={"limit": 2}).json()
@@ -191,5 +223,43 @@ def test_events_are_streamed_to_the_end_and_resume_where_they_were_left(client: 
     assert ids == ["0.8", "1.8", "2.8"]
     resumed = client.get(f"/v1/jobs/{job_id}/events", headers={"Last-Event-ID": ids[1]}).text
     assert [line for line in resumed.splitlines() if line.startswith("id: ")] == ["id: 2.8"]
-    bad = client.get(f"/v1/jobs/{job_id}/events", headers={"Last-Event-ID": "x"})
-    assert error_of(bad)["param"] == "Last-Event-ID"
+    for never_sent in ("x", "9999999999", "1.2.3"):
+        bad = client.get(f"/v1/jobs/{job_id}/events", headers={"Last-Event-ID": never_sent})
+        assert error_of(bad)["param"] == "Last-Event-ID"
+
+
+def test_the_last_line_of_a_job_that_has_ended_is_told_without_its_end(client: TestClient, home: Path) -> None:
+    job_id = client.post("/v1/jobs", json=TOKENIZER).json()["id"]
+    write_log(home, job_id, "whole\nkilled in the mid")
+    client.post(f"/v1/jobs/{job_id}/cancel")
+    told = events_of(client.get(f"/v1/jobs/{job_id}/events").text, "log")
+    assert [event["lines"] for event in told] == [["whole", "killed in the mid"]]
+
+
+def test_a_pipelines_events_tell_its_stages_logs_one_after_another(client: TestClient, home: Path) -> None:
+    body = {"kind": "pipeline", "config": {"profile": "demo"}}
+    job = client.post("/v1/jobs", json=body).json()
+    write_log(home, job["stages"][0], "first\nlast")
+    write_log(home, job["stages"][1], "begun\n")
+    client.post(f"/v1/jobs/{job['id']}/cancel")
+    text = client.get(f"/v1/jobs/{job['id']}/events").text
+    expected = [
+        {"stage": "tokenizer", "lines": ["first", "last"]},
+        {"stage": "pretrain", "lines": ["begun"]},
+    ]
+    assert events_of(text, "log") == expected
+    resumed = client.get(f"/v1/jobs/{job['id']}/events", headers={"Last-Event-ID": "0.10"}).text
+    assert events_of(resumed, "log") == expected[1:]
+
+
+def write_log(home: Path, job_id: str, text: str) -> None:
+    (home / "jobs" / job_id).mkdir(parents=True)
+    (home / "jobs" / job_id / "log.txt").write_text(text)
+
+
+def events_of(stream: str, kind: str) -> list[dict[str, Any]]:
+    lines = stream.splitlines()
+    told = [lines[index + 2] for index, line in enumerate(lines) if line.startswith("id: ")]
+    kinds = [lines[index + 1] for index, line in enumerate(lines) if line.startswith("id: ")]
+    data = [json.loads(line.removeprefix("data: ")) for line in told]
+    return [values for values, found in zip(data, kinds, strict=True) if found == f"event: {kind}"]
