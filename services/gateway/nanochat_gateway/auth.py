@@ -6,13 +6,12 @@ browser would otherwise carry a stranger's request to a port on loopback.
 """
 
 from collections.abc import Awaitable, Callable
-from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
 
 from nanochat.errors import Forbidden, Unauthorized
+from nanochat.loopback import host_name, is_loopback
 from nanochat_gateway.keys import Scope
-from nanochat_gateway.settings import is_loopback
 from nanochat_gateway.state import GatewayState, state_of
 
 
@@ -51,16 +50,9 @@ def _refuse_foreign_pages(request: Request, state: GatewayState) -> None:
     if state.settings.access.allow_anonymous:
         return  # whoever runs it has said that anybody may
     host = request.headers.get("host", "")
-    if not is_loopback(_host_name(f"//{host}")):
+    if not is_loopback(host_name(f"//{host}")):
         raise Forbidden(f"The host {host!r} is not this machine; use http://127.0.0.1:{state.settings.port}.")
     origin = request.headers.get("origin")
     # A page served by another port of this machine, such as a development server, is the user's own.
-    if origin is not None and not is_loopback(_host_name(origin)):
+    if origin is not None and not is_loopback(host_name(origin)):
         raise Forbidden(f"A page of {origin} may not use this server; set keys to let other sites in.")
-
-
-def _host_name(address: str) -> str:
-    try:
-        return urlsplit(address).hostname or ""
-    except ValueError:
-        return ""

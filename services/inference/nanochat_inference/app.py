@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
+from nanochat.loopback import LoopbackGuard
 from nanochat.observability.request_id import RequestIdMiddleware
 from nanochat_inference.errors import install_error_handlers
 from nanochat_inference.routes import router
@@ -29,5 +30,6 @@ def create_app(settings: InferenceSettings) -> FastAPI:
     app = FastAPI(title="nanochat inference", lifespan=lifespan, openapi_url=None)
     app.include_router(router)
     install_error_handlers(app)
+    app.add_middleware(LoopbackGuard, bound_to=settings.host)
     app.add_middleware(RequestIdMiddleware)
     return app

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import anyio.to_thread
 from fastapi import FastAPI
 
+from nanochat.loopback import LoopbackGuard
 from nanochat.observability.request_id import RequestIdMiddleware
 from nanochat_trainer import (
     routes_checkpoints,
@@ -28,6 +29,7 @@ def create_app(settings: TrainerSettings) -> FastAPI:
     for routes in (routes_health, routes_jobs, routes_events, routes_checkpoints, routes_models, routes_datasets):
         app.include_router(routes.router)
     install_error_handlers(app)
+    app.add_middleware(LoopbackGuard, bound_to=settings.host)
     app.add_middleware(RequestIdMiddleware)
     return app
 

@@ -27,6 +27,13 @@ def test_a_job_is_passed_on_with_its_headers(client: httpx.Client, trainer: Fake
     assert not {"cookie", "authorization"} & set(received.headers)
 
 
+def test_the_trainer_sees_a_program_and_no_page(gateway: str, client: httpx.Client, trainer: FakeTrainer) -> None:
+    client.post("/v1/jobs", json={}, headers={"origin": gateway, "referer": f"{gateway}/train"})
+    [received] = trainer.received
+    assert not {"origin", "referer"} & set(received.headers)
+    assert received.headers["host"] != gateway.removeprefix("http://")
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [

@@ -20,7 +20,8 @@ def settings(home: Path) -> TrainerSettings:
 
 @pytest.fixture
 def client(settings: TrainerSettings) -> Iterator[TestClient]:
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+    app = create_app(settings)
+    with TestClient(app, base_url="http://127.0.0.1:8001", raise_server_exceptions=False) as client:
         yield client
 
 
