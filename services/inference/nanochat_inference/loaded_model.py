@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Self
 
 import torch
-from torch import nn
 
 from nanochat.checkpoint import store
 from nanochat.errors import CheckpointCorrupt, InvalidConfig
-from nanochat.model.gpt import GPT
+from nanochat.model.gpt import GPT, Linear
 from nanochat.model.kv_cache import KVCache
 from nanochat.model.names import load_tensors
 from nanochat.model.precision import compute_dtype
@@ -81,5 +80,5 @@ def resolve_device(name: str) -> torch.device:
 def _cast_matrices(model: GPT, dtype: torch.dtype) -> None:
     """Matrices are used in the compute dtype; cast them once instead of in every step. Results stay the same."""
     for module in model.modules():
-        if isinstance(module, nn.Linear):
+        if isinstance(module, Linear):
             module.to(dtype)
