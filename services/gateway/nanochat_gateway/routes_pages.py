@@ -45,6 +45,9 @@ def install_pages(app: FastAPI, static: Path) -> None:
 
 
 class Assets(StaticFiles):
+    async def check_config(self) -> None:
+        """The folder may be missing until the pages are built: nothing is found in it then, and nothing is wrong."""
+
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)
         response.headers["cache-control"] = "public, max-age=31536000, immutable"

@@ -60,6 +60,11 @@ def test_pages_built_while_it_runs_are_served(gateway_with: GatewayWith, tmp_pat
     assert httpx.get(f"{gateway}/assets/a.css", trust_env=False).status_code == 200
 
 
+def test_an_asset_before_anything_is_built_is_not_found(gateway_with: GatewayWith, tmp_path: Path) -> None:
+    response = httpx.get(f"{gateway_with(static=tmp_path / 'none')}/assets/x", trust_env=False)
+    assert (response.status_code, response.json()["error"]["code"]) == (404, "not_found")
+
+
 @pytest.mark.parametrize("path", ["/", "/v1/models", "/v1/nothing", "/metrics"])
 def test_every_answer_carries_the_security_headers(client: httpx.Client, path: str) -> None:
     headers = client.get(path).headers
