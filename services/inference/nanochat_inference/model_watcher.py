@@ -14,6 +14,7 @@ from typing import Protocol
 
 from nanochat.checkpoint import manifest
 from nanochat.errors import NanochatError, Unavailable
+from nanochat.jobs.database import Database
 from nanochat.jobs.models import ModelStore
 from nanochat_inference.loaded_model import LoadedModel
 from nanochat_inference.settings import InferenceSettings
@@ -38,15 +39,20 @@ class ModelSource(Protocol):
 
 
 class PromotedModel:
-    """The choice in the database, under a model's name; this replica beats there."""
+    """The choice in the database, under a model's name; this replica beats there. The trainer makes the tables."""
 
-    def __init__(self, store: ModelStore, home: Path, name: str, replica_id: str) -> None:
-        self._store = store
+    def __init__(self, database: Database, home: Path, name: str, replica_id: str) -> None:
+        self._database = database
+        self._has_schema = False
+        self._store = ModelStore(database)
         self._home = home
         self._name = name
         self._replica_id = replica_id
 
     def wanted(self) -> str | None:
+        if not self._has_schema:  # this replica may well start before the trainer
+            self._database.require_schema()
+            self._has_schema = True
         choice = self._store.served(self._name)
         return choice.checkpoint if choice else None
 
@@ -57,7 +63,8 @@ class PromotedModel:
         self._store.heartbeat(self._replica_id, self._name, served, error)
 
     def retire(self) -> None:
-        self._store.retire(self._replica_id)
+        if self._has_schema:
+            self._store.retire(self._replica_id)
 
 
 class FixedModel:
@@ -102,6 +109,11 @@ class ModelWatcher:
         """Why there is no model, for people to read. Any thread."""
         return self._status
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether promotions are followed. Any thread."""
+        return self._thread.is_alive()
+
     def start(self) -> None:
         self._thread.start()
 
@@ -122,6 +134,12 @@ class ModelWatcher:
                 status = f"the choice of model cannot be read: {exc.message}"
                 if status != self._status:
                     log.warning("model_choice_unreadable", extra={"reason": exc.message})
+                self._status = status
+            except Exception as exc:
+                # A thread that ended here would leave the replica on its model, or without one, for ever.
+                status = f"following the choice of model failed ({type(exc).__name__}); the log says why."
+                if status != self._status:
+                    log.exception("model_choice_failed")
                 self._status = status
             self._wake.wait(self._settings.poll_interval_s)
         try:

@@ -12,7 +12,6 @@ from nanochat.engine.params import SamplingParams
 from nanochat.engine.sequence import Sequence
 from nanochat.errors import InvalidRequest, NotFound, Unavailable
 from nanochat.jobs.database import Database
-from nanochat.jobs.models import ModelStore
 from nanochat.protocol.generate import GenerateRequest, ServedModel
 from nanochat.tokenizer.bpe import Tokenizer
 from nanochat.tokenizer.chat import render_prompt
@@ -72,6 +71,8 @@ class InferenceService:
         reasons = ["draining: the server was told to stop"] if self.is_draining else []
         if not self._runner.is_alive:
             reasons.append("the engine's thread is not running")
+        if not self._watcher.is_alive:
+            reasons.append("the thread that follows the choice of model is not running")
         if self._current is None:
             reasons.append(self._watcher.status)
         return reasons
@@ -141,8 +142,8 @@ def _source(settings: InferenceSettings) -> ModelSource:
     if settings.checkpoint is not None:
         return FixedModel(settings.checkpoint)
     replica_id = settings.replica_id or f"{socket.gethostname()}-{os.getpid()}"
-    store = ModelStore(Database(settings.common.resolved_database_url))
-    return PromotedModel(store, settings.common.home_dir, settings.model, replica_id)
+    database = Database(settings.common.resolved_database_url)
+    return PromotedModel(database, settings.common.home_dir, settings.model, replica_id)
 
 
 def _sequences(asked: GenerateRequest, loaded: LoadedModel) -> list[Sequence]:
