@@ -7,5 +7,5 @@ service.py        one replica: what it serves now, what it accepts
 loaded_model.py   a checkpoint in memory, with its cache and its scheduler
 model_watcher.py  follows the choice of model and swaps without a pause
 batching/         request.py, scheduler.py (torch-free), runner.py (the engine's thread)
-metrics.py        what is counted
+metrics.py        what is counted; gpu.py what the GPU is doing
 """

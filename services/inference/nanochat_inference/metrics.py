@@ -3,6 +3,7 @@
 A request with n choices counts n times in everything but the latencies of whole requests.
 """
 
+import torch
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from nanochat.observability.metrics import (
@@ -11,6 +12,7 @@ from nanochat.observability.metrics import (
     REQUEST_LATENCY_BUCKETS,
     TIME_TO_FIRST_TOKEN_BUCKETS,
 )
+from nanochat_inference import gpu
 
 # Closed sets, so that every series exists from the start.
 FINISHED_REASONS = ("stop", "length", "abort", "error")
@@ -47,13 +49,19 @@ class Metrics:
         self.tool_calls = self._counter("tool_calls_total", "Calculator calls, by outcome.", ["outcome"])
         self.worker_restarts = self._counter("worker_restarts_total", "Recoveries of the engine from a failed step.")
         self.model_info = self._gauge("model_info", "1 for the model that new requests get.", ["model", "checkpoint"])
+        self._device: torch.device | None = None
+        utilization = self._gauge("gpu_utilization_ratio", "Share of the time in which the GPU computes.")
+        utilization.set_function(lambda: gpu.utilization_ratio(self._device))
+        memory = self._gauge("gpu_memory_used_bytes", "Memory of the GPU that is taken, by whomever.")
+        memory.set_function(lambda: gpu.memory_used_bytes(self._device))
         for reason in FINISHED_REASONS:
             self.request_success.labels(reason)
         for outcome in TOOL_OUTCOMES:
             self.tool_calls.labels(outcome)
         ProcessCollector(registry=self.registry)
 
-    def set_model(self, model: str, checkpoint: str) -> None:
+    def set_model(self, model: str, checkpoint: str, device: torch.device) -> None:
+        self._device = device
         self.model_info.clear()
         self.model_info.labels(model, checkpoint).set(1)
 

@@ -135,7 +135,7 @@ class InferenceService:
         """On the watcher's thread: from now on new requests get this model."""
         self._runner.use(loaded)
         self._current = loaded
-        self.metrics.set_model(self.settings.model, loaded.checkpoint)
+        self.metrics.set_model(self.settings.model, loaded.checkpoint, loaded.model.device)
 
 
 def _source(settings: InferenceSettings) -> ModelSource:

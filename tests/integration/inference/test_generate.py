@@ -182,6 +182,14 @@ def test_health_and_request_ids(server: Server) -> None:
     assert response.headers["x-request-id"] == "abc-1"
 
 
+def test_requests_of_web_pages_are_refused(server: Server) -> None:
+    body = {"model": "nanochat", "prompt": "a", "max_tokens": 1}
+    for headers in ({"origin": "https://evil.example"}, {"host": "evil.example:8002"}):
+        refused = httpx.post(f"{server.url}/v1/generate", json=body, headers=headers)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "insufficient_scope")
+        assert refused.headers["x-request-id"]
+
+
 def test_every_metric_of_the_contract_is_there(server: Server) -> None:
     events_of(server.post(prompt="a", max_tokens=3))
     text = server.get("/metrics").text
@@ -202,6 +210,8 @@ def test_every_metric_of_the_contract_is_there(server: Server) -> None:
         'tool_calls_total{outcome="no_result"}',
         "worker_restarts_total",
         'model_info{checkpoint="nano/sft/step_000001",model="nanochat"} 1.0',
+        "gpu_utilization_ratio",
+        "gpu_memory_used_bytes",
     ):
         assert f"\nnanochat_{name}" in text, name
     assert "process_resident_memory_bytes" in text

@@ -1,0 +1,32 @@
+"""What a replica's GPU is doing, read when metrics are scraped. Both are 0 where the model runs on something else.
+
+The numbers are the device's, whoever uses it: a neighbour's load explains a slow replica as well as its own.
+"""
+
+import torch
+from pynvml import NVMLError  # type: ignore[import-untyped]
+
+
+def utilization_ratio(device: torch.device | None) -> float:
+    """Share of the last sample period in which the GPU computed, 0 to 1; 0 where the driver does not tell (MIG)."""
+    if not _is_gpu(device):
+        return 0.0
+    try:
+        return torch.cuda.utilization(device) / 100
+    except (ImportError, RuntimeError, NVMLError):  # ImportError: AMD's package, which we do not ship
+        return 0.0
+
+
+def memory_used_bytes(device: torch.device | None) -> float:
+    """Memory of the GPU that is taken; 0 where the driver does not tell."""
+    if not _is_gpu(device):
+        return 0.0
+    try:
+        free, total = torch.cuda.mem_get_info(device)
+    except RuntimeError:  # a lost device: its requests fail loudly, and the scrape shows the rest
+        return 0.0
+    return float(total - free)
+
+
+def _is_gpu(device: torch.device | None) -> bool:
+    return device is not None and device.type == "cuda" and torch.cuda.is_available()

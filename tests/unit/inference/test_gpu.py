@@ -1,0 +1,54 @@
+"""The gauges of a GPU: 0 without one, the driver's numbers with one. No GPU is needed: the driver is stood in for."""
+
+import pynvml  # type: ignore[import-untyped]
+import pytest
+import torch
+
+from nanochat_inference import gpu
+from nanochat_inference.metrics import Metrics
+
+CUDA = torch.device("cuda", 1)
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "utilization", lambda device: 25 * (device == CUDA))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (30, 100 * (device == CUDA)))
+    return monkeypatch
+
+
+def values(device: torch.device | None) -> tuple[float | None, float | None]:
+    metrics = Metrics()
+    if device is not None:
+        metrics.set_model("nanochat", "nano/sft/step_000001", device)
+    value_of = metrics.registry.get_sample_value
+    return value_of("nanochat_gpu_utilization_ratio"), value_of("nanochat_gpu_memory_used_bytes")
+
+
+@pytest.mark.usefixtures("driver")
+def test_the_gauges_tell_of_the_device_that_the_model_is_on() -> None:
+    assert values(CUDA) == (0.25, 70.0)
+
+
+@pytest.mark.usefixtures("driver")
+@pytest.mark.parametrize("device", [None, torch.device("cpu")])
+def test_without_a_model_on_a_gpu_they_are_zero(device: torch.device | None) -> None:
+    assert values(device) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("error", [ImportError(), RuntimeError(), pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)])
+def test_a_driver_that_does_not_tell_fails_no_scrape(driver: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(_: torch.device) -> int:
+        raise error
+
+    driver.setattr(torch.cuda, "utilization", fail)
+    assert values(CUDA) == (0.0, 70.0)
+
+
+def test_a_lost_device_fails_no_scrape(driver: pytest.MonkeyPatch) -> None:
+    def fail(_: torch.device) -> tuple[int, int]:
+        raise RuntimeError
+
+    driver.setattr(torch.cuda, "mem_get_info", fail)
+    assert gpu.memory_used_bytes(CUDA) == 0.0
