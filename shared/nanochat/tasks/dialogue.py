@@ -15,10 +15,10 @@ from nanochat.tasks.spelling import Spelling
 
 # Spelling is letter by letter and takes longest to learn.
 _SOURCES: tuple[tuple[type[GeneratedTask], float], ...] = (
-    (Spelling, 0.35),
+    (Spelling, 0.45),
     (Counting, 0.25),
-    (Arithmetic, 0.2),
-    (Smalltalk, 0.2),
+    (Arithmetic, 0.15),
+    (Smalltalk, 0.15),
 )
 _NUM_EXCHANGES_WEIGHTS = (0.4, 0.3, 0.2, 0.1)
 

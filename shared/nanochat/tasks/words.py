@@ -34,7 +34,7 @@ def english_words(split: Split) -> tuple[str, ...]:
     return tuple(sorted(word for word in listed if _USABLE.fullmatch(word) and split_of(word) == split))
 
 
-def draw_word(rng: random.Random, split: Split, *, made_up_ratio: float = 0.3) -> str:
+def draw_word(rng: random.Random, split: Split, *, made_up_ratio: float = 0.2) -> str:
     """A word of the split. In train, some are made up, so that spelling carries over to letters in any order."""
     if split == "train" and rng.random() < made_up_ratio:
         return _made_up(rng)
