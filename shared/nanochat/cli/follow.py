@@ -82,7 +82,7 @@ def _figures(job: Job) -> str:
         parts.append(f"loss {job.metrics['train_loss']:.3f}")
     if "val_bpb" in job.metrics:
         parts.append(f"val_bpb {job.metrics['val_bpb']:.3f}")
-    if job.status == "running" and job.progress.tokens_per_second:
+    if job.progress.tokens_per_second:
         parts.append(f"{job.progress.tokens_per_second:,.0f} tokens/s")
     if job.status == "running" and job.progress.eta_s is not None:
         parts.append(f"{duration(job.progress.eta_s)} left")
