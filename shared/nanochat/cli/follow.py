@@ -13,7 +13,7 @@ from nanochat.cli.terminal import console, duration, say
 from nanochat.errors import DeadlineExceeded, NanochatError, Unavailable
 from nanochat.protocol.jobs import FINAL_STATUSES, Job
 
-POLL_S = 0.5
+POLL_S = 1.0
 PLAIN_EVERY_S = 10.0
 SILENCE_S = 60.0
 
@@ -34,11 +34,12 @@ async def follow(api: ApiClient, job_id: str) -> list[Job]:
     A service that is started again meanwhile answers nothing for some seconds; only a longer silence raises.
     """
     answered_at = time.monotonic()
+    ended: dict[str, Job] = {}  # asked for no more: training needs every core
     with _display() as display:
         while True:
             try:
                 job = await get_job(api, job_id)
-                stages = [await get_job(api, stage) for stage in job.stages] or [job]
+                stages = [ended.get(stage) or await get_job(api, stage) for stage in job.stages] or [job]
             except (Unavailable, DeadlineExceeded):
                 if time.monotonic() - answered_at > SILENCE_S:
                     raise
@@ -47,6 +48,8 @@ async def follow(api: ApiClient, job_id: str) -> list[Job]:
             answered_at = time.monotonic()
             for stage in stages:
                 display.show(stage)
+                if stage.status in FINAL_STATUSES:
+                    ended[stage.id] = stage
             if job.status in FINAL_STATUSES:
                 break
             await asyncio.sleep(POLL_S)
