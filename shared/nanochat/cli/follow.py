@@ -48,7 +48,7 @@ async def follow(api: ApiClient, job_id: str) -> list[Job]:
             answered_at = time.monotonic()
             for stage in stages:
                 display.show(stage)
-                if stage.status in FINAL_STATUSES:
+                if stage.status == "succeeded":
                     ended[stage.id] = stage
             if job.status in FINAL_STATUSES:
                 break
