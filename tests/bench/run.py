@@ -1,6 +1,7 @@
 """`make bench`: measures the demo's model on this machine's CPU, prints a table and writes a JSON file.
 
-In the repository's root: python -m tests.bench.run FOLDER. Under two minutes on two cores.
+In the repository's root: python -m tests.bench.run FOLDER. Meant for idle cores: other work spoils every figure, and
+makes the run itself several times as long.
 """
 
 import json
@@ -117,7 +118,7 @@ def main() -> None:
     torch.set_num_threads(usable_cores())  # whatever OMP_NUM_THREADS says: the machine is measured, not a setting
     console = Console()
     # A line, not a spinner: drawing one takes time from what is measured.
-    console.print("Measuring, about a minute. What else runs on this machine is measured too.")
+    console.print("Measuring: minutes, and many where other work wants the cores, which spoils the figures too.")
     report = measure(Sizes())
     console.print(table(report))
     console.print(f"Written to {write(report, Path(sys.argv[1]))}", soft_wrap=True)
