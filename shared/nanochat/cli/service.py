@@ -19,6 +19,7 @@ from nanochat.cli.state import ProcessRef
 from nanochat.errors import Unavailable
 
 POLL_S = 0.1
+KILL_S = 5.0
 LOG_LIMIT_BYTES = 10 * 1024 * 1024
 
 
@@ -136,15 +137,24 @@ class Service:
 
 
 async def end_processes(processes: list[psutil.Process], grace_s: float) -> None:
-    """Wait for them to end by themselves for `grace_s`, then SIGKILL. psutil refuses a process id used anew."""
-    deadline = asyncio.get_running_loop().time() + grace_s
-    while (alive := [process for process in processes if _is_alive(process)]) and (
-        asyncio.get_running_loop().time() < deadline
-    ):
-        await asyncio.sleep(POLL_S)
-    for process in alive:
+    """Wait for them to end by themselves for `grace_s`, then SIGKILL. psutil refuses a process id used anew.
+
+    Returns when they are gone, so that their ports are free; a kill that the kernel delays is waited for KILL_S.
+    """
+    for process in await _still_alive(processes, grace_s):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
+    await _still_alive(processes, KILL_S)
+
+
+async def _still_alive(processes: list[psutil.Process], deadline_s: float) -> list[psutil.Process]:
+    """Those that have not ended by the deadline; none as soon as all have."""
+    deadline = asyncio.get_running_loop().time() + deadline_s
+    while alive := [process for process in processes if _is_alive(process)]:
+        if asyncio.get_running_loop().time() >= deadline:
+            break
+        await asyncio.sleep(POLL_S)
+    return alive
 
 
 def _is_alive(process: psutil.Process) -> bool:
