@@ -27,7 +27,7 @@ def quoted(rng: random.Random, word: str, *, ratio: float = 0.4) -> str:
     return left + word + right
 
 
-def capitalised(rng: random.Random, word: str, *, ratio: float = 0.1) -> str:
+def capitalised(rng: random.Random, word: str, *, ratio: float = 0.05) -> str:
     """The word with a capital, sometimes in capitals altogether."""
     if rng.random() >= ratio:
         return word
