@@ -27,11 +27,11 @@ def quoted(rng: random.Random, word: str, *, ratio: float = 0.4) -> str:
     return left + word + right
 
 
-def capitalised(rng: random.Random, word: str, *, ratio: float = 0.05) -> str:
+def capitalised(rng: random.Random, word: str, *, ratio: float = 0.1) -> str:
     """The word with a capital, sometimes in capitals altogether."""
     if rng.random() >= ratio:
         return word
-    return word.upper() if rng.random() < 0.1 else word.capitalize()
+    return word.upper() if rng.random() < 0.25 else word.capitalize()
 
 
 def varied(rng: random.Random, request: str, kept: str = "") -> str:
