@@ -40,6 +40,13 @@ def start(tmp_path: Path) -> Iterator[Callable[..., RealStack]]:
         stack.close()
 
 
+def trained_tokenizer(stack: RealStack) -> str:
+    config = {"dataset": "python-docs", "vocab_size": 300, "max_chars": 100_000}
+    job_id = str(stack.post("/v1/jobs", {"kind": "tokenizer", "config": config})["id"])
+    wait_until(lambda: stack.job(job_id)["status"] == "succeeded", "the tokenizer is trained", 120.0)
+    return job_id
+
+
 def submit(stack: RealStack, tokenizer: str, **config: Any) -> str:
     body = {"kind": "pretrain", "config": {**LONG_PRETRAIN, "tokenizer": tokenizer, **config}}
     return str(stack.post("/v1/jobs", body)["id"])
@@ -69,9 +76,12 @@ def ranks(processes: list[psutil.Process]) -> list[psutil.Process]:
     return found
 
 
-def test_kill_9_of_the_worker_leaves_no_rank_and_the_job_goes_on_from_its_checkpoint(stack: RealStack) -> None:
-    tokenizer = stack.get("/v1/jobs?kind=tokenizer")["data"][0]["id"]
-    job_id = submit(stack, tokenizer)
+def test_kill_9_of_the_worker_leaves_no_rank_and_the_job_goes_on_from_its_checkpoint(
+    start: Callable[..., RealStack],
+) -> None:
+    stack = start("up")
+    stack.wait_for_output("nanochat is up", 120.0)
+    job_id = submit(stack, trained_tokenizer(stack))
     wait_for_checkpoint(stack, job_id)
     worker = stack.state.services["worker"]
     family = psutil.Process(worker.pid).children(recursive=True)
@@ -98,11 +108,7 @@ def test_kill_9_of_the_worker_leaves_no_rank_and_the_job_goes_on_from_its_checkp
 def test_ctrl_c_in_mid_training_leaves_no_process_and_the_next_start_goes_on(start: Callable[..., RealStack]) -> None:
     stack = start("up")
     stack.wait_for_output("nanochat is up", 120.0)
-    tokenizer = stack.post(
-        "/v1/jobs", {"kind": "tokenizer", "config": {"dataset": "python-docs", "vocab_size": 300, "max_chars": 100_000}}
-    )["id"]
-    wait_until(lambda: stack.job(tokenizer)["status"] == "succeeded", "the tokenizer is trained", 120.0)
-    job_id = submit(stack, tokenizer, num_iterations=150)
+    job_id = submit(stack, trained_tokenizer(stack), num_iterations=150)
     wait_for_checkpoint(stack, job_id)
     processes = stack.processes()
     assert ranks(processes)

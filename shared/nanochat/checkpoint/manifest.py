@@ -20,6 +20,7 @@ from nanochat.errors import CheckpointCorrupt, InvalidConfig, InvalidRequest, No
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+STATE = "state.json"
 FORMAT = 1
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 _ID = re.compile(rf"(?P<run>{_PART})(/(?P<stage>{_PART})(/step_(?P<step>\d{{6,}}))?)?")
@@ -133,9 +134,9 @@ def read_config(folder: Path) -> GPTConfig:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    values = _read_json(folder / "state.json")
+    values = _read_json(folder / STATE)
     if not isinstance(values, dict):
-        raise _corrupt(folder / "state.json", "is not a JSON object")
+        raise _corrupt(folder / STATE, "is not a JSON object")
     return values
 
 

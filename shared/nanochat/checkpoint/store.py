@@ -64,9 +64,28 @@ def save(
             _save_tensors(optimizer_tensors, folder / _OPTIMIZER)
         (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=1))
         (folder / "tokenizer.json").write_bytes(tokenizer.to_json())
-        (folder / "state.json").write_text(json.dumps(dict(state), indent=1))
+        (folder / manifest.STATE).write_text(json.dumps(dict(state), indent=1))
         manifest.write(folder, run=run, stage=stage, step=step, created=time.time())
     return identity
+
+
+def add_metrics(home: Path, identity: str, metrics: Mapping[str, float]) -> None:
+    """Add to the metrics of a checkpoint's state what was measured after it was saved.
+
+    Only state and manifest are written anew; the large files are linked. Readers see the old state or the new.
+    """
+    target = manifest.checkpoints_dir(home) / identity
+    with locked(target.parent), new_folder(target) as folder:
+        info, state = manifest.read_info(target), manifest.read_state(target)
+        for path in sorted(target.rglob("*")):
+            copy = folder / path.relative_to(target)
+            if path.is_dir():
+                copy.mkdir()
+            elif path.name not in (manifest.MANIFEST, manifest.STATE):
+                copy.hardlink_to(path)
+        state["metrics"] = {**state.get("metrics", {}), **metrics}
+        (folder / manifest.STATE).write_text(json.dumps(state, indent=1))
+        manifest.write(folder, run=info.run, stage=info.stage, step=info.step, created=info.created)
 
 
 def load(folder: Path, device: torch.device | str = "cpu", *, with_optimizer: bool = False) -> Checkpoint:

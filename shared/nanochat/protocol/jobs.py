@@ -33,10 +33,32 @@ Ratio = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
+class MixtureItem(Strict):
+    """One source of conversations: a task by name, or a JSONL file (or folder of them) by path.
+
+    `epochs` lists it that many times; `stop` takes its first examples only.
+    """
+
+    task: str | None = None
+    file: Reference | None = None
+    epochs: Annotated[int, Field(ge=1, le=1000)] = 1
+    stop: Positive | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "MixtureItem":
+        if (self.task is None) == (self.file is None):
+            raise ValueError("give exactly one of task and file")
+        return self
+
+
 class TokenizerConfig(Strict):
-    """Train a byte-level BPE. vocab_size includes the nine special tokens."""
+    """Train a byte-level BPE. vocab_size includes the nine special tokens.
+
+    What conversations of `mixture` say is read after the dataset's text: a small vocabulary needs their words too.
+    """
 
     dataset: Reference = "climbmix"
+    mixture: list[MixtureItem] = Field(default=[], max_length=1000)
     vocab_size: int = Field(default=32768, ge=265, le=1_000_000)
     max_chars: Positive = 2_000_000_000
     doc_cap: Positive = Field(default=10_000, description="Characters taken of one document at most.")
@@ -89,24 +111,6 @@ class PretrainConfig(TrainingConfig):
     warmdown_ratio: Ratio = 0.65
     core_metric_every: int = Field(default=0, ge=0)
     sample_every: int = Field(default=0, ge=0)
-
-
-class MixtureItem(Strict):
-    """One source of conversations: a task by name, or a JSONL file (or folder of them) by path.
-
-    `epochs` lists it that many times; `stop` takes its first examples only.
-    """
-
-    task: str | None = None
-    file: Reference | None = None
-    epochs: Annotated[int, Field(ge=1, le=1000)] = 1
-    stop: Positive | None = None
-
-    @model_validator(mode="after")
-    def _one_source(self) -> "MixtureItem":
-        if (self.task is None) == (self.file is None):
-            raise ValueError("give exactly one of task and file")
-        return self
 
 
 class SftConfig(TrainingConfig):

@@ -1,6 +1,6 @@
 """From a job's mixture to conversations as token ids: which are trained on, and which are kept to validate with."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +62,15 @@ def render_conversation(tokenizer: Tokenizer, conversation: Conversation) -> tup
         if message in conversation.context_only:
             mask[first : last + 1] = [0] * (last + 1 - first)
     return ids, mask
+
+
+def spoken_texts(conversation: Conversation) -> Iterator[str]:
+    """Every text of a conversation that is encoded in one go: a message's content, or each of its parts."""
+    for message in conversation.messages:
+        if isinstance(message.content, str):
+            yield message.content
+        else:
+            yield from (part.text for part in message.content)
 
 
 def _positions(ids: list[int], token_id: int) -> list[int]:

@@ -34,6 +34,8 @@ class ProgressWriter:
         now = self._clock()
         is_due = self._last_written is None or now - self._last_written >= INTERVAL_S
         if not (is_due or force or step >= num_steps):
+            if self._speed.is_paused:
+                self._speed.update(step, tokens)  # steps are counted from here, also in a run of a second
             return
         self._last_written = now
         self._speed.update(step, tokens)
@@ -51,7 +53,7 @@ class ProgressWriter:
 
     def paused(self) -> None:
         """Something else took time (a checkpoint, an evaluation): it does not count in the speed of the steps."""
-        self._speed.restart()
+        self._speed.pause()
 
     @property
     def tokens_per_second(self) -> float:
@@ -94,13 +96,13 @@ class Speed:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._since: tuple[float, int, int] | None = None  # time, step, tokens
-        self._restarts = False
+        self.is_paused = False
         self.tokens_per_second = 0.0
         self.seconds_per_step: float | None = None
 
     def update(self, step: int, tokens: int) -> None:
         now = self._clock()
-        if self._since is not None and not self._restarts:
+        if self._since is not None and not self.is_paused:
             elapsed, steps, gained = now - self._since[0], step - self._since[1], tokens - self._since[2]
             if steps > 0 and elapsed > 0:
                 is_first = self.seconds_per_step is None
@@ -109,7 +111,7 @@ class Speed:
                 self.seconds_per_step = previous + weight * (elapsed / steps - previous)
                 self.tokens_per_second += weight * (gained / elapsed - self.tokens_per_second)
         self._since = (now, step, tokens)
-        self._restarts = False
+        self.is_paused = False
 
-    def restart(self) -> None:
-        self._restarts = True
+    def pause(self) -> None:
+        self.is_paused = True

@@ -1,11 +1,12 @@
-"""Trains a tokenizer on a dataset's documents and stores it under its job's name."""
+"""Trains a tokenizer on a dataset's documents, and on conversations where asked, and stores it under its job's name."""
 
 import logging
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 
 from nanochat.data.shards import Shards
 from nanochat.protocol.jobs import TokenizerConfig
+from nanochat.recipes.conversations import build_mixture, spoken_texts
 from nanochat.recipes.job import JobContext, Outcome, tokenizers_dir
 from nanochat.tokenizer.bpe import Tokenizer
 
@@ -18,7 +19,8 @@ def run(job: JobContext, config: TokenizerConfig) -> Outcome:
     """The output is the tokenizer's name. Raises DataError, Stopped."""
     dataset = job.dataset(config.dataset)
     with Shards(dataset.folder) as shards:
-        tokenizer = Tokenizer.train(_texts(job, shards, config), config.vocab_size)
+        texts = chain(_texts(job, shards, config), _conversation_texts(job, config))
+        tokenizer = Tokenizer.train(texts, config.vocab_size)
         path = tokenizers_dir(job.home) / job.spec.name / "tokenizer.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         tokenizer.save(path)
@@ -46,6 +48,12 @@ def _texts(job: JobContext, shards: Shards, config: TokenizerConfig) -> Iterator
         if num_chars >= config.max_chars:
             break
     log.info("tokenizer_texts_read", extra={"num_chars": num_chars, "num_shards": num_paths})
+
+
+def _conversation_texts(job: JobContext, config: TokenizerConfig) -> Iterator[str]:
+    conversations = build_mixture(config.mixture).train
+    for index in job.stop.watch(range(len(conversations))):
+        yield from spoken_texts(conversations[index])
 
 
 def _bytes_per_token(tokenizer: Tokenizer, texts: list[str]) -> float:

@@ -112,6 +112,7 @@ def train(training: Training) -> Outcome:
             stop.check()
             if is_last:
                 output = checkpoint_id(training.run, training.stage, step)
+                store.add_metrics(training.job.home, output, training.position.metrics)
                 return Outcome(output=output, values=training.position.metrics)
             _step(training, peak)
             if step == first_step:

@@ -109,6 +109,18 @@ def test_saving_a_step_again_replaces_it(save: Save) -> None:
     assert sorted(path.name for path in folder.parent.iterdir()) == [".lock", "step_000001"]
 
 
+def test_metrics_measured_later_join_a_saved_checkpoint_and_nothing_else_changes(home: Path, save: Save) -> None:
+    folder = save(1)
+    before = manifest.verify(folder)["files"]
+    store.add_metrics(home, "first/pretrain/step_000001", {"val_bpb": 1.25})
+    after = manifest.verify(folder)["files"]
+    assert {name for name in before if before[name] != after[name]} == {"state.json"}
+    assert before.keys() == after.keys()
+    loaded = store.load(folder)
+    assert loaded.info.metrics["val_bpb"] == 1.25
+    assert loaded.state["loader"] == {"waiting": [[0, 1]]}
+
+
 def test_a_save_that_fails_leaves_the_old_one_and_nothing_else(home: Path, save: Save, tokenizer: Tokenizer) -> None:
     folder = save(1, value=1.0)
     with pytest.raises(TypeError):

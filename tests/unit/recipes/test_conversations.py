@@ -8,7 +8,7 @@ import pytest
 from nanochat.errors import InvalidConfig
 from nanochat.protocol.generate import Message
 from nanochat.protocol.jobs import MixtureItem
-from nanochat.recipes.conversations import build_mixture, render_conversation
+from nanochat.recipes.conversations import build_mixture, render_conversation, spoken_texts
 from nanochat.tasks.base import Conversation
 from nanochat.tokenizer.bpe import Tokenizer
 from nanochat.tokenizer.chat import render
@@ -51,6 +51,13 @@ def test_stop_and_epochs_count_a_source(tmp_path: Path) -> None:
     mixture = build_mixture(items)
     assert len(mixture.train) == 5 * 3 + 7
     assert len(mixture.validation) == 500
+
+
+def test_spoken_texts_are_those_that_are_encoded_in_one_go() -> None:
+    parts = [{"type": "text", "text": "2+2="}, {"type": "python", "text": "2+2"}, {"type": "text", "text": "4"}]
+    messages = [{"role": "user", "content": "2 and 2?"}, {"role": "assistant", "content": parts}]
+    conversation = Conversation(messages=[Message.model_validate(message) for message in messages])
+    assert list(spoken_texts(conversation)) == ["2 and 2?", "2+2=", "2+2", "4"]
 
 
 def test_an_unknown_task_is_refused() -> None:

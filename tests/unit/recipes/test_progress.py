@@ -66,6 +66,21 @@ def test_speed_and_time_left_leave_out_pauses(tmp_path: Path) -> None:
     assert lines[-1].eta_s == pytest.approx(92 * 0.5)
 
 
+def test_a_run_of_less_than_a_second_has_a_speed_too(tmp_path: Path) -> None:
+    clock = Clock()
+    with ProgressWriter(tmp_path / "p.jsonl", clock) as writer:
+        for step in range(5):
+            writer.progress(step, 4, tokens=100 * step)
+            if step == 0:
+                clock.now += 0.5  # compiling, say
+                writer.paused()
+            else:
+                clock.now += 0.1
+    lines = [line for line in read(tmp_path / "p.jsonl") if isinstance(line, Progress)]
+    assert [line.step for line in lines] == [0, 4]
+    assert lines[-1].tokens_per_second == pytest.approx(1000)
+
+
 def test_values_that_are_not_finite_are_left_out(tmp_path: Path) -> None:
     with ProgressWriter(tmp_path / "p.jsonl") as writer:
         writer.metrics(1, {"train_loss": float("nan"), "val_bpb": 2.0})
