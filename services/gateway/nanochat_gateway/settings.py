@@ -1,11 +1,11 @@
 """How the gateway is deployed, from NANOCHAT_GATEWAY_* and, for keys, NANOCHAT_* variables."""
 
-import ipaddress
 from typing import Self
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from nanochat.loopback import is_loopback
 from nanochat.settings import CommonSettings
 
 
@@ -93,16 +93,6 @@ class GatewaySettings(BaseSettings):
                 "and NANOCHAT_ADMIN_KEYS, listen on 127.0.0.1, or set NANOCHAT_ALLOW_ANONYMOUS=1 to let anyone in"
             )
         return self
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address, brackets of IPv6 allowed, means this machine alone."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def _split(values: str) -> list[str]:

@@ -3,7 +3,8 @@ import os
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from nanochat_gateway.settings import AccessSettings, GatewaySettings, is_loopback
+from nanochat.loopback import is_loopback
+from nanochat_gateway.settings import AccessSettings, GatewaySettings
 
 NOBODY = AccessSettings(api_keys=SecretStr(""), admin_keys=SecretStr(""), allow_anonymous=False)
 
