@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import threading
+import time
 import warnings
 from typing import Any
 
@@ -26,6 +27,9 @@ from nanochat_worker.runner import CLOSE_PATIENCE_S, Runner
 from nanochat_worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
+
+# A worker that ends by itself shows its last job's metrics for two scrapes more; within CLOSE_PATIENCE_S.
+LAST_SCRAPE_S = 10.0
 
 
 def main() -> int:
@@ -57,6 +61,7 @@ def _consume(settings: WorkerSettings, runner: Runner, pulse: Pulse, worker: Any
 
     def on_ready(**_: object) -> None:
         pulse.is_consuming.set()
+        runner.retirement.start()
 
     def on_shutting_down(**_: object) -> None:
         pulse.is_stopping.set()
@@ -70,6 +75,8 @@ def _consume(settings: WorkerSettings, runner: Runner, pulse: Pulse, worker: Any
     worker_ready.connect(on_ready)
     worker_shutting_down.connect(on_shutting_down)
     worker.start()
+    if runner.retirement.is_over:
+        time.sleep(LAST_SCRAPE_S)
     return int(worker.exitcode or 0)
 
 

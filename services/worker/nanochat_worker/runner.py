@@ -19,6 +19,7 @@ from nanochat.references import References
 from nanochat_worker.launcher import Run, job_folder, launch
 from nanochat_worker.metrics import JobMetrics, Metrics
 from nanochat_worker.outcome import Ending, Outcome, StopReason, judge
+from nanochat_worker.retirement import Retirement
 from nanochat_worker.settings import WorkerSettings
 from nanochat_worker.tail import ProgressTail, report
 
@@ -36,19 +37,28 @@ class Runner:
         self._leases = leases
         self._metrics = metrics
         self.stopping = threading.Event()
+        self.retirement = Retirement(max_jobs=settings.max_jobs, idle_timeout_s=settings.idle_timeout_s)
 
     def run(self, job_id: str) -> None:
         """Run the job unless there is nothing to do: taken by another worker, ended, or not its turn."""
-        if self.stopping.is_set():
+        if self.stopping.is_set() or not self.retirement.begin():
             return  # it stays queued, and the trainer sends it again
+        was_run = False
+        try:
+            was_run = self._run(job_id)
+        finally:
+            self.retirement.ended(was_run=was_run)
+
+    def _run(self, job_id: str) -> bool:
+        """Whether the job was this worker's to run."""
         try:
             lease = self._leases.claim(job_id, self._settings.worker_id)
         except NotFound:
             log.warning("job_unknown", extra={"job_id": job_id})
-            return
+            return False
         if lease is None:
             log.info("job_not_claimed", extra={"job_id": job_id})
-            return
+            return False
         log.info("job_claimed", extra={"job_id": job_id, "kind": lease.job.kind, "attempt": lease.job.attempt})
         self._metrics.queue_wait.observe(lease.queue_wait_s)
         started = time.monotonic()
@@ -57,6 +67,7 @@ class Runner:
         self._metrics.attempts.labels(lease.job.kind, outcome).inc()
         self._metrics.duration.labels(lease.job.kind, outcome).observe(time.monotonic() - started)
         log.info("job_ended", extra={"job_id": job_id, "outcome": outcome})
+        return True
 
     def _run_claimed(self, lease: Lease) -> str:
         """Gives the outcome's label. Whatever goes wrong, the job gets an end or its lease runs out."""

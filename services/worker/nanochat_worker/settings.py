@@ -17,6 +17,8 @@ class WorkerSettings(BaseSettings):
     metrics_host: str = "127.0.0.1"
     metrics_port: int = Field(default=8003, ge=0, le=65535, description="Health and metrics.")
     concurrency: int = Field(default=1, ge=1, le=64, description="Jobs at the same time.")
+    max_jobs: int = Field(default=0, ge=0, description="Ends after so many jobs; 0: never.")
+    idle_timeout_s: float = Field(default=0.0, ge=0, description="Ends after so long without a job; 0: never.")
     stop_grace_s: float = Field(default=30.0, ge=0, description="From SIGTERM to SIGKILL: time to write a checkpoint.")
     # Well below the lease, so that a lost worker's run is over before another one begins.
     lost_grace_s: float = Field(default=8.0, ge=0, le=12, description="The same when the worker itself was killed.")

@@ -131,7 +131,7 @@ class Stack:
             "NANOCHAT_WORKER_POLL_S": "0.1",
             "NANOCHAT_WORKER_STOP_GRACE_S": "2",
             "NANOCHAT_WORKER_LOST_GRACE_S": "1",
-            "PYTHONPATH": str(FAKES),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(FAKES), os.environ.get("PYTHONPATH")])),
         }
         with (self.home / f"{module}.log").open("ab") as log:
             process = subprocess.Popen(
