@@ -3,8 +3,9 @@
 A request passes request id -> metrics -> security headers -> unexpected errors -> key -> route.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -22,6 +23,7 @@ from nanochat_gateway.errors import UnexpectedErrorMiddleware, install_error_han
 from nanochat_gateway.inference_client import InferenceClient
 from nanochat_gateway.keys import KeyRing
 from nanochat_gateway.metrics import Metrics, MetricsMiddleware
+from nanochat_gateway.replicas import Lookup, Replicas, system_lookup
 from nanochat_gateway.routes_pages import STATIC, install_pages
 from nanochat_gateway.security_headers import SecurityHeadersMiddleware
 from nanochat_gateway.settings import GatewaySettings
@@ -34,23 +36,30 @@ _MAX_CONNECTIONS = 1000
 _IDLE_CONNECTION_S = 2.0
 
 
-def create_app(settings: GatewaySettings, static: Path = STATIC) -> FastAPI:
+def create_app(settings: GatewaySettings, static: Path = STATIC, lookup: Lookup = system_lookup) -> FastAPI:
     http = httpx.AsyncClient(
         limits=httpx.Limits(max_connections=_MAX_CONNECTIONS, keepalive_expiry=_IDLE_CONNECTION_S),
         trust_env=False,  # peers are named by address; a proxy for the outer world is not for them
     )
+    replicas = Replicas(settings.inference_url_list, interval_s=settings.replica_lookup_interval_s, lookup=lookup)
     state = GatewayState(
         settings=settings,
         keys=KeyRing(settings.access),
-        inference=InferenceClient(http, settings),
+        inference=InferenceClient(http, settings, replicas),
         trainer=TrainerClient(http, settings),
         metrics=Metrics(),
     )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with http:
-            yield
+        following = asyncio.create_task(replicas.follow())
+        try:
+            async with http:
+                yield
+        finally:
+            following.cancel()
+            with suppress(asyncio.CancelledError):
+                await following
 
     # Bodies are read by body.py, so FastAPI could only describe them wrongly: no generated pages.
     app = FastAPI(

@@ -27,23 +27,12 @@ from nanochat.protocol.generate import (
     generate_event,
 )
 from nanochat_gateway.peer_errors import peer_error, refusal
+from nanochat_gateway.replicas import Replica, Replicas
 from nanochat_gateway.settings import GatewaySettings
 from nanochat_gateway.sse import read_events
 
 AnswerEvent = Delta | ToolCall | Finished | Done
 _BROKEN = "The model's answer broke off; ask again."
-
-
-class Replica:
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.num_open = 0  # generations that this gateway has open there
-
-    def enter(self) -> None:
-        self.num_open += 1
-
-    def leave(self) -> None:
-        self.num_open -= 1
 
 
 class Generation:
@@ -88,10 +77,10 @@ class Generation:
 
 
 class InferenceClient:
-    def __init__(self, http: httpx.AsyncClient, settings: GatewaySettings) -> None:
+    def __init__(self, http: httpx.AsyncClient, settings: GatewaySettings, replicas: Replicas) -> None:
         self._http = http
         self._settings = settings
-        self.replicas = [Replica(url) for url in settings.inference_url_list]
+        self._replicas = replicas
 
     async def generate(self, request: GenerateRequest) -> Generation:
         """Begin an answer and wait for its first token.
@@ -100,9 +89,7 @@ class InferenceClient:
         `first_token_timeout_s`. A replica that is away or full is replaced once by another one.
         """
         deadline = asyncio.get_running_loop().time() + self._settings.request_timeout_s
-        # sorted() keeps the order of equals; taking turns among them is done by rotating the list.
-        self.replicas.append(self.replicas.pop(0))
-        first, *others = sorted(self.replicas, key=lambda replica: replica.num_open)
+        first, *others = self._replicas.ranked()
         try:
             async with asyncio.timeout(self._settings.first_token_timeout_s):
                 try:
@@ -121,7 +108,7 @@ class InferenceClient:
 
         Raises Unavailable when all replicas are away.
         """
-        answers = await asyncio.gather(*(self._info(replica) for replica in self.replicas))
+        answers = await asyncio.gather(*(self._info(replica) for replica in self._replicas))
         reached = [answer for answer in answers if answer is not None]
         if not reached:
             raise Unavailable("The inference service does not answer; wait until it has started.", retry_after_s=2)
@@ -129,7 +116,7 @@ class InferenceClient:
 
     async def fetch(self, path: str) -> list[httpx.Response]:
         """GET the path of every replica; those that do not answer in time are left out."""
-        answers = await asyncio.gather(*(self._probe(replica, path) for replica in self.replicas))
+        answers = await asyncio.gather(*(self._probe(replica, path) for replica in self._replicas))
         return [answer for answer in answers if answer is not None]
 
     async def _info(self, replica: Replica) -> list[ServedModel] | None:
@@ -155,6 +142,7 @@ class InferenceClient:
                 if response.status_code != 200:
                     raise _in_the_callers_words(await refusal(response), request)
             except httpx.HTTPError as exc:
+                self._replicas.missed()
                 raise Unavailable("The inference service does not answer; try again in a moment.") from exc
             source = _parsed(response)
             undo.push_async_callback(source.aclose)

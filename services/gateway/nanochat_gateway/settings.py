@@ -42,7 +42,11 @@ class GatewaySettings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
-    inference_urls: str = Field(default="http://127.0.0.1:8002", description="Replicas, with ',' between.")
+    inference_urls: str = Field(
+        default="http://127.0.0.1:8002",
+        description="Replicas, with ',' between; every address that a name has is one.",
+    )
+    replica_lookup_interval_s: float = Field(default=5.0, gt=0, description="Between two lookups of a replica's name.")
     trainer_url: str = "http://127.0.0.1:8001"
 
     # OpenAI's 1.0 suits large models; a small one spells worse by a tenth there than at 0.3.

@@ -10,6 +10,7 @@ import pytest
 
 from nanochat.settings import CommonSettings
 from nanochat_gateway.app import create_app
+from nanochat_gateway.replicas import Lookup, system_lookup
 from nanochat_gateway.settings import AccessSettings, GatewaySettings
 from tests.integration.gateway.fake_inference import FakeInference
 from tests.integration.gateway.fake_trainer import FakeTrainer
@@ -61,10 +62,10 @@ def gateway_with(
     """Starts a gateway with these settings, and returns its address."""
     with ExitStack() as servers:
 
-        def start(static: Path = tmp_path / "static", **values: Any) -> str:
+        def start(static: Path = tmp_path / "static", lookup: Lookup = system_lookup, **values: Any) -> str:
             values.setdefault("inference_urls", _inference[1])
             values.setdefault("trainer_url", _trainer[1])
-            return servers.enter_context(serving(create_app(settings_with(**values), static)))
+            return servers.enter_context(serving(create_app(settings_with(**values), static, lookup)))
 
         yield start
 

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import sys
 import threading
 from typing import Any
 
@@ -58,6 +59,36 @@ def test_replicas_take_turns(
         for _ in range(4):
             chat(gateway)
     assert (len(inference.asked), len(other.asked)) == (2, 2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux answers on all of 127.0.0.0/8")
+def test_replicas_behind_one_name_are_found_as_they_come_and_go(
+    gateway_with: GatewayWith, inference: FakeInference, _inference: tuple[FakeInference, str]
+) -> None:
+    addresses = ["127.0.0.1"]
+
+    async def lookup(host: str, port: int) -> list[str]:
+        assert host == "inference.test"
+        return addresses
+
+    port = int(_inference[1].rsplit(":", 1)[1])
+    gateway = gateway_with(
+        inference_urls=f"http://inference.test:{port}", lookup=lookup, replica_lookup_interval_s=0.05
+    )
+    eventually(lambda: chat(gateway).status_code == 200, "the first replica is found")
+    other = FakeInference()
+    with serving(other.app, "127.0.0.2", port):
+        addresses.append("127.0.0.2")
+        eventually(lambda: chat(gateway).status_code == 200 and other.asked, "the second replica is asked")
+        asked = len(inference.asked), len(other.asked)
+        assert [chat(gateway).status_code for _ in range(6)] == [200] * 6
+        assert (len(inference.asked), len(other.asked)) == (asked[0] + 3, asked[1] + 3)
+        assert httpx.get(f"{gateway}/stats", trust_env=False).json()["total_workers"] == 2
+    addresses.remove("127.0.0.2")
+    assert [chat(gateway).status_code for _ in range(6)] == [200] * 6
+    eventually(
+        lambda: httpx.get(f"{gateway}/stats", trust_env=False).json()["total_workers"] == 1, "the second is forgotten"
+    )
 
 
 def test_no_replica_at_all_is_a_503_with_retry_after(gateway_with: GatewayWith, refused_url: str) -> None:
