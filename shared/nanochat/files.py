@@ -12,8 +12,26 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from nanochat.errors import InvalidConfig
+
 _WRITING = ".writing-"
 _REPLACED = ".replaced-"
+
+
+def require_writable(folder: Path) -> None:
+    """Make the folder if need be, and write into it. Raises InvalidConfig that says what stands against it."""
+    probe = folder / f".probe{_WRITING}{secrets.token_hex(4)}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"x")
+    except OSError as exc:
+        raise InvalidConfig(
+            f"{folder} cannot be written by user {os.getuid()}: {exc.strerror}. "
+            f"Make room there, give it to that user (chown -R {os.getuid()}), or name another folder or volume."
+        ) from exc
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
 
 
 def write_file(path: Path, content: bytes) -> None:

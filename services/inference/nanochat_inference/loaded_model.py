@@ -72,7 +72,7 @@ def resolve_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
-    except RuntimeError as exc:
+    except (RuntimeError, AssertionError) as exc:  # a build of torch without CUDA asserts that it has it
         raise InvalidConfig(f"device {name!r} cannot be used here ({exc}). Use auto or cpu.", param="device") from exc
     return device
 

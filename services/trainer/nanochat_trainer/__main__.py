@@ -1,18 +1,29 @@
 """python -m nanochat_trainer"""
 
 import logging
+import sys
 
 import uvicorn
 
+from nanochat.errors import NanochatError
+from nanochat.jobs.database import Database
 from nanochat.observability.logs import setup_logs
 from nanochat_trainer.app import create_app
 from nanochat_trainer.settings import TrainerSettings
 
+log = logging.getLogger(__name__)
 
-def main() -> None:
+
+def main() -> int:
+    """The exit status: 1 when the database stays away, which is said in one line."""
     settings = TrainerSettings.load()
     setup_logs("trainer", settings.common.log_level)
     logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)  # a line for each plugin at every start
+    try:
+        _wait_for_database(settings)
+    except NanochatError as exc:
+        log.error("trainer_cannot_start", extra={"reason": exc.message})
+        return 1
     uvicorn.run(
         create_app(settings),
         host=settings.host,
@@ -20,7 +31,17 @@ def main() -> None:
         log_config=None,
         timeout_graceful_shutdown=settings.shutdown_timeout_s,
     )
+    return 0
+
+
+def _wait_for_database(settings: TrainerSettings) -> None:
+    """Its tables are made by the application's own start. Raises Unavailable, or InvalidConfig for a wrong URL."""
+    database = Database(settings.common.resolved_database_url)
+    try:
+        database.wait_for_server(settings.database_timeout_s)
+    finally:
+        database.close()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -18,6 +18,7 @@ class TrainerSettings(BaseSettings):
         default=15.0, gt=0, description="A sent job that has not started is sent again if the broker holds no message."
     )
     promote_timeout_s: float = Field(default=30.0, gt=0, description="For every live replica to serve a promotion.")
+    database_timeout_s: float = Field(default=60.0, gt=0, description="To wait at the start for PostgreSQL to answer.")
     events_poll_s: float = Field(default=0.5, gt=0, description="Between two looks at a job whose events are read.")
     shutdown_timeout_s: int = Field(default=5, ge=0, description="For open requests, once told to stop.")
 

@@ -14,7 +14,8 @@ from typing import Any
 from celery.exceptions import SecurityWarning
 from celery.signals import worker_ready, worker_shutting_down
 
-from nanochat.errors import Unavailable
+from nanochat.errors import NanochatError, Unavailable
+from nanochat.files import require_writable
 from nanochat.jobs.database import Database
 from nanochat.jobs.leases import Leases
 from nanochat.jobs.store import JobStore
@@ -37,7 +38,13 @@ def main() -> int:
     setup_logs("worker", settings.common.log_level)
     # Celery warns of root because of pickled messages; ours are a job's id in JSON.
     warnings.filterwarnings("ignore", category=SecurityWarning)
-    database, metrics = Database(settings.common.resolved_database_url), Metrics()
+    try:
+        require_writable(settings.common.home_dir)
+        database = Database(settings.common.resolved_database_url)
+    except NanochatError as exc:
+        log.error("worker_cannot_start", extra={"reason": exc.message})
+        return 1
+    metrics = Metrics()
     leases = Leases(database)
     runner = Runner(settings, JobStore(database), leases, metrics)
     celery = create_celery(settings, runner)

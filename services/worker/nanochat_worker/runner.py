@@ -84,6 +84,9 @@ class Runner:
             return "lease_lost"
         except NanochatError as exc:
             return self._fail(lease, exc.code, exc.message)
+        except OSError as exc:
+            log.error("run_not_started", extra={"job_id": lease.job.id, "reason": str(exc)})
+            return self._fail(lease, "io_error", f"{exc}. Check disk space and permissions of $NANOCHAT_HOME.")
         except Exception as exc:  # the outermost loop of a run
             log.exception("run_failed", extra={"job_id": lease.job.id})
             return self._fail(lease, "internal_error", f"{type(exc).__name__}: {exc}. See the worker's log.")

@@ -1,7 +1,7 @@
 """`nanochat demo`: train a small model through the services and chat with it, as a client that knows only the REST API.
 
-Starts the embedded stack unless one runs in this home; goes on with a pipeline that was interrupted; does not train
-again what is already served, unless asked to.
+Starts the embedded stack unless one runs in this home or NANOCHAT_URL names a gateway; goes on with a pipeline that was
+interrupted; does not train again what is already served, unless asked to.
 """
 
 import asyncio
@@ -37,6 +37,8 @@ def demo(
     """Train a small model from nothing, and chat with it."""
     settings = StackSettings.load()
     config = {"profile": profile, "overrides": _json_object(overrides)}
+    if settings.url:
+        raise typer.Exit(asyncio.run(_demo(settings.url, settings, config, fresh, exit_after)))
     running = StackState.running(settings.home_dir)
     if running and running.is_ready:
         say(f"using the stack that runs at {running.url}")

@@ -3,8 +3,9 @@
 The trainer upgrades the schema at its start, one process at a time; every other service waits for it.
 """
 
+import logging
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,14 @@ from sqlalchemy.orm import Session
 from nanochat.errors import InvalidConfig, Unavailable
 from nanochat.jobs.tables import SCHEMA_REVISION, Base
 
+log = logging.getLogger(__name__)
+
 MIGRATIONS = Path(__file__).parent / "migrations"
 # Any fixed numbers: they name what is done by one at a time among PostgreSQL's advisory locks.
 UPGRADE_LOCK = 7_310_001
 SUBMIT_LOCK = 7_310_002
+# Services that start together wait for each other this long without a word.
+_QUIET_S = 3.0
 # PostgreSQL's codes for a missing table, column or schema, and for one that this user may not touch.
 _OTHER_SCHEMA = frozenset({"42P01", "42703", "3F000", "42501"})
 
@@ -112,18 +117,36 @@ class Database:
 
     def wait_for_schema(self, timeout_s: float = 60.0) -> None:
         """Poll until the trainer has made the schema. Raises Unavailable, saying what is missing, after `timeout_s`."""
-        deadline = time.monotonic() + timeout_s
-        while True:
-            try:
-                self.require_schema()
-                return
-            except Unavailable as exc:
-                if time.monotonic() >= deadline:
-                    raise Unavailable(f"waited {timeout_s:g} s for the database: {exc.message}") from exc
-            time.sleep(0.2)
+        _wait(self.require_schema, timeout_s)
+
+    def wait_for_server(self, timeout_s: float = 60.0) -> None:
+        """Poll until a PostgreSQL server takes us in; SQLite has none. Raises Unavailable, as it said, after that."""
+        if not self.is_sqlite:
+            _wait(self._connect, timeout_s)
+
+    def _connect(self) -> None:
+        with _mapped_errors(), self.engine.connect():
+            pass
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def _wait(check: Callable[[], None], timeout_s: float) -> None:
+    """Until it raises Unavailable no more; what is awaited is logged once it has taken longer than a start does."""
+    started = time.monotonic()
+    is_logged = False
+    while True:
+        try:
+            return check()
+        except Unavailable as exc:
+            waited_s = time.monotonic() - started
+            if waited_s >= timeout_s:
+                raise Unavailable(f"waited {timeout_s:g} s for the database: {exc.message}") from exc
+            if waited_s >= _QUIET_S and not is_logged:
+                log.warning("database_awaited", extra={"reason": exc.message, "timeout_s": timeout_s})
+                is_logged = True
+        time.sleep(0.2)
 
 
 def _revision(connection: Connection) -> str | None:

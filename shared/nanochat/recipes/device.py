@@ -43,9 +43,14 @@ class Device:
 
 
 def choose_device(precision: str = "auto", *, local_rank: int = 0, settings: DeviceSettings | None = None) -> Device:
-    """Choose, set torch's threads, and log it. Raises InvalidConfig for a precision that cannot be trained in."""
+    """Choose, set torch's threads, and log it. Raises InvalidConfig for a GPU that is not here or a precision that
+    cannot be trained in."""
     settings = settings or DeviceSettings()
     kind = _kind() if settings.device == "auto" else settings.device
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InvalidConfig(
+            "NANOCHAT_DEVICE is cuda, and torch finds no GPU that it can use; give the worker one, or set auto or cpu."
+        )
     device = torch.device(kind, local_rank) if kind == "cuda" else torch.device(kind)
     if precision in ("fp16", "fp8"):
         raise InvalidConfig(f"precision {precision} is not available; use auto, fp32 or bf16.", param="precision")

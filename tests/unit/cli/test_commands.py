@@ -123,6 +123,27 @@ def chunks(*texts: str) -> str:
     return "".join(f"data: {line}\n\n" for line in [*lines, "[DONE]"])
 
 
+def test_the_demo_trains_through_the_gateway_that_the_url_names(
+    gateway: FakeGateway, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NANOCHAT_ADMIN_KEYS", "first,second")
+    gateway.answers |= {
+        "GET /v1/models": (200, {"data": []}),
+        "GET /v1/checkpoints": (200, {"data": []}),
+        "GET /v1/jobs?kind=pipeline&limit=20": (200, {"data": []}),
+        "POST /v1/jobs": (202, job(kind="pipeline", status="queued")),
+        "GET /v1/jobs/job_1": (200, job(kind="pipeline", checkpoint="demo/sft/step_000400")),
+        "POST /v1/models/nanochat/promote": (200, {}),
+    }
+    assert nanochat(monkeypatch, "demo") == 0
+    submitted, promoted = (asked for asked in gateway.asked if asked.method == "POST")
+    assert submitted.body == {"kind": "pipeline", "config": {"profile": "demo", "overrides": {}}}
+    assert promoted.body == {"checkpoint": "demo/sft/step_000400"}
+    assert all(asked.headers["authorization"] == "Bearer first" for asked in gateway.asked)
+    assert "nanochat is demo/sft/step_000400 now" in capsys.readouterr().out
+    assert not (home / "stack.json").exists()
+
+
 def test_chat_answers_once_and_sends_what_was_asked_for(
     gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -49,6 +49,21 @@ def test_a_service_without_a_schema_is_told_to_start_the_trainer(tmp_path: Path)
     assert not (tmp_path / "none.db").exists()
 
 
+def test_a_server_that_is_away_is_waited_for_and_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("nanochat.jobs.database._QUIET_S", 0.0)
+    database = Database("postgresql://nanochat@127.0.0.1:1/nanochat")
+    with caplog.at_level(logging.WARNING), pytest.raises(Unavailable, match=r"waited 0\.5 s.*does not answer"):
+        database.wait_for_server(timeout_s=0.5)
+    assert [record.message for record in caplog.records] == ["database_awaited"]
+
+
+def test_sqlite_has_no_server_to_wait_for(tmp_path: Path) -> None:
+    Database(f"sqlite:///{tmp_path / 'none.db'}").wait_for_server(timeout_s=0.1)
+    assert not (tmp_path / "none.db").exists()
+
+
 def test_a_schema_of_another_version_is_refused(database: Database) -> None:
     with database.write() as session:
         session.execute(text("UPDATE alembic_version SET version_num = '9999'"))

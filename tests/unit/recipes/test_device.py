@@ -26,6 +26,12 @@ def test_threads_are_those_of_the_setting_else_the_usable_cores(monkeypatch: pyt
         torch.set_num_threads(before)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_said_before_anything_is_loaded() -> None:
+    with pytest.raises(InvalidConfig, match="NANOCHAT_DEVICE is cuda, and torch finds no GPU"):
+        choose_device(settings=DeviceSettings(device="cuda"))
+
+
 @pytest.mark.parametrize("precision", ["fp16", "fp8"])
 def test_a_precision_that_cannot_be_trained_in_is_refused(precision: str) -> None:
     with pytest.raises(InvalidConfig, match=f"precision {precision} is not available"):
