@@ -5,6 +5,8 @@
 #   make test       every test that needs no GPU and no container engine
 #   make check      ruff, mypy, import rules, TypeScript
 #   make bench      the benchmarks
+#   make env        secrets for docker compose, once
+#   make compose-test   the containers, end to end (needs a container engine)
 #
 # Settings: PYTHON, TORCH, TORCH_INDEX_URL, PIP_INDEX_URL (pip's own), PYTEST_ARGS, NANOCHAT_* (README).
 
@@ -25,7 +27,7 @@ NODE_IS_OLD = const [a, b] = process.versions.node.split(".").map(Number); \
 # .setup/node holds what goes in front of PATH: nothing, or the virtual environment's own node.
 NPM = PATH="$$(cat .setup/node)$$PATH" npm --prefix $(WEB)
 
-.PHONY: help setup web demo up down test check bench system-deps clean
+.PHONY: help setup web demo up down test check bench env images compose-test system-deps clean
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
 
@@ -84,7 +86,7 @@ system-deps:
 	@.ci/system-deps
 
 test: setup .setup/dev system-deps
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore=tests/bench $(PYTEST_ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore=tests/bench --ignore=tests/compose $(PYTEST_ARGS)
 
 check: .setup/dev .setup/npm
 	$(BIN)/ruff check
@@ -92,6 +94,16 @@ check: .setup/dev .setup/npm
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(NPM) run --silent check
+
+env:
+	@$(PYTHON) docker/env.py
+
+# From public images where the registry answers, else out of Debian packages and wheels.
+images:
+	@docker/images
+
+compose-test: setup .setup/dev system-deps images
+	@$(BIN)/python -m pytest tests/compose -x -s $(PYTEST_ARGS)
 
 bench: setup .setup/dev
 	@$(BIN)/nanochat bench
