@@ -5,6 +5,7 @@ SIGTERM: running jobs are asked to stop, write a checkpoint and go back to the q
 
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -34,6 +35,8 @@ LAST_SCRAPE_S = 10.0
 
 
 def main() -> int:
+    # Until Celery sets its own. The first process of a container ignores signals that it has no handler for.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     settings = WorkerSettings.load()
     setup_logs("worker", settings.common.log_level)
     # Celery warns of root because of pickled messages; ours are a job's id in JSON.

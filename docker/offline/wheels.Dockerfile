@@ -1,0 +1,3 @@
+# Nothing but wheels: the Dockerfiles' WHEELS_IMAGE.
+FROM scratch
+COPY *.whl /
