@@ -42,3 +42,11 @@ def test_every_source_file_of_the_packages_is_sent() -> None:
     files = [path for package in packages for path in (ROOT / package).rglob("*.py")]
     assert len(files) > 100
     assert not [path for path in files if not is_sent(str(path.relative_to(ROOT)))]
+
+
+def test_no_folder_is_brought_back_by_a_wildcard() -> None:
+    """Docker 20.10 does not look into an excluded folder unless a pattern names it in full."""
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    brought_back = [line for line in lines if line.startswith("!")]
+    assert brought_back
+    assert not [line for line in brought_back if "*" in line]
