@@ -17,7 +17,7 @@ from nanochat.errors import Conflict
 from nanochat.jobs.database import Database
 from nanochat.jobs.journal import append_event, lock, move
 from nanochat.jobs.pipelines import pass_on, settle
-from nanochat.jobs.states import requeues_after_loss
+from nanochat.jobs.states import requeues_after_loss, turn_came_at
 from nanochat.jobs.tables import JobRow, WorkerRow
 from nanochat.jobs.views import to_job
 from nanochat.protocol.jobs import Job, JobError, JobProgress, JobStatus
@@ -72,7 +72,7 @@ class Leases:
             row = lock(session, job_id)
             if not _is_claimable(session, row):
                 return None
-            queue_wait_s = now - row.queued_at
+            queue_wait_s = now - turn_came_at(row.queued_at, _predecessor_finished_at(session, row))
             row.attempt += 1
             row.started_at = row.started_at or now
             move(session, row, "running", now)
@@ -201,6 +201,10 @@ def _is_claimable(session: Session, row: JobRow) -> bool:
     if row.status != "queued" or row.kind == "pipeline":
         return False
     return row.predecessor_id is None or session.get_one(JobRow, row.predecessor_id).status == "succeeded"
+
+
+def _predecessor_finished_at(session: Session, row: JobRow) -> float | None:
+    return None if row.predecessor_id is None else session.get_one(JobRow, row.predecessor_id).finished_at
 
 
 def _deadline_at(session: Session, row: JobRow) -> float | None:

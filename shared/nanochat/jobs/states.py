@@ -48,6 +48,11 @@ def requeues_after_loss(failures: int, max_attempts: int) -> bool:
     return failures < max_attempts
 
 
+def turn_came_at(queued_at: float, predecessor_finished_at: float | None) -> float:
+    """Since when a queued job could run: a stage is queued with its pipeline, long before its turn."""
+    return max(queued_at, predecessor_finished_at or queued_at)
+
+
 def pipeline_status(stages: Sequence[JobStatus]) -> JobStatus:
     """What a pipeline's stages, in order, make of it. A stage that runs on is waited for, whatever the others say."""
     if "running" in stages:

@@ -19,7 +19,7 @@ from nanochat.jobs.journal import append_event, lock, move, status_of
 from nanochat.jobs.outputs import check_outputs_free
 from nanochat.jobs.pipelines import settle
 from nanochat.jobs.plans import plan
-from nanochat.jobs.states import check_cancel, check_retry
+from nanochat.jobs.states import check_cancel, check_retry, turn_came_at
 from nanochat.jobs.tables import IdempotencyKeyRow, JobEventRow, JobRow
 from nanochat.jobs.views import row_of, show, stage_rows, to_job
 from nanochat.protocol.jobs import Job, JobKind, JobSpec, JobStatus
@@ -33,6 +33,14 @@ class JobEvent:
     type: str
     time: float
     data: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """Jobs whose turn it is. `oldest_s` is how long the first of them has waited; 0 where there is none."""
+
+    num_jobs: int
+    oldest_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,18 +194,33 @@ class JobStore:
         with self._database.read() as session:
             return dict(session.execute(query).all())
 
+    def waiting(self) -> Waiting:
+        """What a worker could take now: neither pipelines nor stages behind one that has not succeeded."""
+        query = select(JobRow.queued_at, _PREDECESSOR.finished_at).outerjoin(_PREDECESSOR, _IS_PREDECESSOR)
+        with self._database.read() as session:
+            since = [turn_came_at(*times) for times in session.execute(query.where(_IS_READY))]
+        oldest_s = max(0.0, self._clock() - min(since)) if since else 0.0
+        return Waiting(num_jobs=len(since), oldest_s=oldest_s)
+
     def _ready(self, condition: ColumnElement[bool], limit: int) -> list[Job]:
-        predecessor = aliased(JobRow)
         query = (
             select(JobRow)
-            .outerjoin(predecessor, JobRow.predecessor_id == predecessor.id)
-            .where(JobRow.status == "queued", JobRow.kind != "pipeline", condition)
-            .where(or_(JobRow.predecessor_id.is_(None), predecessor.status == "succeeded"))
+            .outerjoin(_PREDECESSOR, _IS_PREDECESSOR)
+            .where(_IS_READY, condition)
             .order_by(JobRow.priority.desc(), JobRow.created_at, JobRow.id)
             .limit(limit)
         )
         with self._database.read() as session:
             return [to_job(row) for row in session.scalars(query)]
+
+
+_PREDECESSOR = aliased(JobRow)
+_IS_PREDECESSOR = JobRow.predecessor_id == _PREDECESSOR.id
+_IS_READY = and_(
+    JobRow.status == "queued",
+    JobRow.kind != "pipeline",
+    or_(JobRow.predecessor_id.is_(None), _PREDECESSOR.status == "succeeded"),
+)
 
 
 def _requeue(session: Session, row: JobRow, now: float) -> None:

@@ -40,6 +40,18 @@ def test_queue_wait_is_measured_from_the_last_queueing(jobs: JobStore, leases: L
     assert lease.queue_wait_s == 7
 
 
+def test_a_stage_waits_from_the_end_of_the_one_before_it(jobs: JobStore, leases: Leases, clock: Clock) -> None:
+    first, second, *_ = jobs.submit(JobSpec(kind="pipeline", config={"profile": "demo"})).stages
+    lease = leases.claim(first, "w")
+    assert lease is not None
+    clock.advance(100)
+    leases.finish(lease, "succeeded", output="t")
+    clock.advance(7)
+    lease = leases.claim(second, "w")
+    assert lease is not None
+    assert lease.queue_wait_s == 7
+
+
 def test_a_renewed_lease_outlives_an_unrenewed_one(jobs: JobStore, leases: Leases, clock: Clock) -> None:
     kept, lost = claimed(jobs, leases), claimed(jobs, leases)
     clock.advance(LEASE_S - 1)

@@ -2,7 +2,7 @@ import pytest
 
 from nanochat.errors import Conflict, NotFound
 from nanochat.jobs.leases import Leases, Report
-from nanochat.jobs.store import JobStore
+from nanochat.jobs.store import JobStore, Waiting
 from nanochat.protocol.jobs import Job, JobError, JobSpec
 from nanochat.protocol.progress import Metric
 
@@ -220,3 +220,14 @@ def test_jobs_are_counted_by_status(jobs: JobStore) -> None:
     jobs.cancel(jobs.submit(TOKENIZER).id)
     jobs.submit(TOKENIZER)
     assert jobs.count_by_status() == {"queued": 1, "cancelled": 1}
+
+
+def test_what_waits_are_the_jobs_whose_turn_it_is(jobs: JobStore, leases: Leases, clock: Clock) -> None:
+    assert jobs.waiting() == Waiting(num_jobs=0, oldest_s=0.0)
+    pipeline = jobs.submit(PIPELINE)
+    clock.advance(30)
+    jobs.submit(TOKENIZER)
+    assert jobs.waiting() == Waiting(num_jobs=2, oldest_s=30.0)
+    run(jobs, leases, jobs.get(pipeline.stages[0]))
+    clock.advance(5)
+    assert jobs.waiting() == Waiting(num_jobs=2, oldest_s=5.0)
