@@ -6,10 +6,11 @@ is closed. nanochat_requests_total and the others are named in the public contra
 
 import time
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.routing import BaseRoute
 
 from nanochat.observability.metrics import REQUEST_LATENCY_BUCKETS
+from nanochat.observability.process_metrics import register_process_metrics
 from nanochat.observability.request_id import ASGIApp, Message, Receive, Scope, Send
 
 
@@ -30,7 +31,7 @@ class Metrics:
         self.rejected = Counter(
             "nanochat_rejected_total", "Requests refused, by the error's code.", ["reason"], registry=self.registry
         )
-        ProcessCollector(registry=self.registry)
+        register_process_metrics(self.registry)
 
 
 class MetricsMiddleware:

@@ -1,4 +1,4 @@
-"""What a replica's GPU is doing, read when metrics are scraped. Both are 0 where the model runs on something else.
+"""What a replica's GPU is doing, read when metrics are scraped. All are 0 where the model runs on something else.
 
 The numbers are the device's, whoever uses it: a neighbour's load explains a slow replica as well as its own.
 """
@@ -19,13 +19,23 @@ def utilization_ratio(device: torch.device | None) -> float:
 
 def memory_used_bytes(device: torch.device | None) -> float:
     """Memory of the GPU that is taken; 0 where the driver does not tell."""
-    if not _is_gpu(device):
-        return 0.0
-    try:
-        free, total = torch.cuda.mem_get_info(device)
-    except RuntimeError:  # a lost device: its requests fail loudly, and the scrape shows the rest
-        return 0.0
+    free, total = _memory(device)
     return float(total - free)
+
+
+def memory_total_bytes(device: torch.device | None) -> float:
+    """Memory of the GPU; 0 where the driver does not tell."""
+    return float(_memory(device)[1])
+
+
+def _memory(device: torch.device | None) -> tuple[int, int]:
+    """Free and total."""
+    if not _is_gpu(device):
+        return 0, 0
+    try:
+        return torch.cuda.mem_get_info(device)
+    except RuntimeError:  # a lost device: its requests fail loudly, and the scrape shows the rest
+        return 0, 0
 
 
 def _is_gpu(device: torch.device | None) -> bool:

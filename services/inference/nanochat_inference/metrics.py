@@ -3,8 +3,10 @@
 A request with n choices counts n times in everything but the latencies of whole requests.
 """
 
+from pathlib import Path
+
 import torch
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from nanochat.observability.metrics import (
     BATCH_SIZE_BUCKETS,
@@ -12,6 +14,7 @@ from nanochat.observability.metrics import (
     REQUEST_LATENCY_BUCKETS,
     TIME_TO_FIRST_TOKEN_BUCKETS,
 )
+from nanochat.observability.process_metrics import register_process_metrics
 from nanochat_inference import gpu
 
 # Closed sets, so that every series exists from the start.
@@ -20,7 +23,7 @@ TOOL_OUTCOMES = ("result", "no_result")
 
 
 class Metrics:
-    def __init__(self) -> None:
+    def __init__(self, home: Path | None = None) -> None:
         self.registry = CollectorRegistry()
         self.num_requests_running = self._gauge("num_requests_running", "Choices in a slot.")
         self.num_requests_waiting = self._gauge("num_requests_waiting", "Choices waiting for a slot.")
@@ -54,11 +57,13 @@ class Metrics:
         utilization.set_function(lambda: gpu.utilization_ratio(self._device))
         memory = self._gauge("gpu_memory_used_bytes", "Memory of the GPU that is taken, by whomever.")
         memory.set_function(lambda: gpu.memory_used_bytes(self._device))
+        room = self._gauge("gpu_memory_total_bytes", "Memory of the GPU.")
+        room.set_function(lambda: gpu.memory_total_bytes(self._device))
         for reason in FINISHED_REASONS:
             self.request_success.labels(reason)
         for outcome in TOOL_OUTCOMES:
             self.tool_calls.labels(outcome)
-        ProcessCollector(registry=self.registry)
+        register_process_metrics(self.registry, home)
 
     def set_model(self, model: str, checkpoint: str, device: torch.device) -> None:
         self._device = device

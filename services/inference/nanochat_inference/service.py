@@ -30,7 +30,7 @@ _RETRY_LATER_S = 5.0
 class InferenceService:
     def __init__(self, settings: InferenceSettings) -> None:
         self.settings = settings
-        self.metrics = Metrics()
+        self.metrics = Metrics(settings.common.home_dir)
         self.is_draining = False
         self._current: LoadedModel | None = None
         self._calculator = Calculator()

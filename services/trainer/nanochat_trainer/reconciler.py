@@ -21,6 +21,10 @@ from nanochat_trainer.metrics import Metrics
 log = logging.getLogger(__name__)
 
 
+# Between two looks at the length of the broker's queue, which is there to be scraped.
+_BROKER_LOOK_S = 5.0
+
+
 class Reconciler:
     def __init__(
         self,
@@ -38,6 +42,7 @@ class Reconciler:
         self._metrics = metrics
         self._interval_s = interval_s
         self._resend_after_s = resend_after_s
+        self._broker_seen_at = -_BROKER_LOOK_S
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
@@ -66,9 +71,21 @@ class Reconciler:
         for job in self._leases.reap():
             log.warning("lease_expired", extra={"job_id": job.id, "status": job.status, "attempt": job.attempt})
             self._metrics.attempts.labels(job.kind, "worker_lost").inc()
+        self._look_at_broker()
         for job in self._jobs.dispatchable():
             self._send(job, "new")
         self._send_again()
+
+    def _look_at_broker(self) -> None:
+        now = time.monotonic()
+        if now - self._broker_seen_at < _BROKER_LOOK_S:
+            return
+        try:
+            self._metrics.broker_messages = self._broker.num_waiting()
+        except Unavailable:
+            self._metrics.broker_messages = None
+            raise
+        self._broker_seen_at = now
 
     def _send_again(self) -> None:
         """Jobs sent a while ago that nobody took, if the broker holds no message: it has forgotten them.

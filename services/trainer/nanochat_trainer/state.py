@@ -36,7 +36,7 @@ class TrainerState:
         common = settings.common
         database = Database(common.resolved_database_url)
         jobs, leases = JobStore(database), Leases(database)
-        broker, metrics = Broker(common.redis_url), Metrics(jobs, leases)
+        broker, metrics = Broker(common.redis_url), Metrics(jobs, leases, common.home_dir)
         return cls(
             settings=settings,
             home=common.home_dir,

@@ -47,8 +47,7 @@ def main() -> int:
     except NanochatError as exc:
         log.error("worker_cannot_start", extra={"reason": exc.message})
         return 1
-    metrics = Metrics()
-    leases = Leases(database)
+    leases, metrics = Leases(database), Metrics(settings.common.home_dir, num_slots=settings.concurrency)
     runner = Runner(settings, JobStore(database), leases, metrics)
     celery = create_celery(settings, runner)
     pulse = Pulse(settings.worker_id, database, leases, celery, metrics)

@@ -90,6 +90,8 @@ class Runner:
         except Exception as exc:  # the outermost loop of a run
             log.exception("run_failed", extra={"job_id": lease.job.id})
             return self._fail(lease, "internal_error", f"{type(exc).__name__}: {exc}. See the worker's log.")
+        finally:
+            watch.end()
         return outcome.status
 
     def _settle(self, lease: Lease, outcome: Outcome, result: Result | None) -> None:
@@ -160,7 +162,6 @@ class Watch:
             insist(self._report_rest)
         finally:
             run.close(self._settings.lost_grace_s + CLOSE_PATIENCE_S)
-            self._job_metrics.drop()
         return judge(
             Ending(
                 exit_code=exit_code,
@@ -170,6 +171,10 @@ class Watch:
                 log_tail=run.log_tail(),
             )
         )
+
+    def end(self) -> None:
+        """There is nothing more to watch, whether or not there ever was a run."""
+        self._job_metrics.end()
 
     def _look(self, run: Run) -> None:
         try:

@@ -1,5 +1,6 @@
 """From POST /v1/jobs to its end, through Redis, a worker, a supervisor and ranks."""
 
+import re
 from itertools import pairwise
 
 import httpx
@@ -92,15 +93,22 @@ def test_several_ranks_are_started_for_several_processes(stack: Stack) -> None:
     assert len(stack.runs()) == 2
 
 
-def test_a_running_job_shows_in_the_workers_metrics_until_it_ends(stack: Stack) -> None:
+def test_a_running_job_shows_in_the_workers_metrics(stack: Stack) -> None:
     stack.behave(tokenizer={"steps": 600, "step_s": 0.1})
     stack.start_worker()
     job = stack.tokenizer_job("shown")
-    wait_for(lambda: 'train_loss{job_name="shown"}' in httpx.get(f"{stack.worker_url}/metrics").text, what="the gauge")
-    assert "nanochat_worker_jobs_running 1.0" in httpx.get(f"{stack.worker_url}/metrics").text
+    series = 'nanochat_train_loss{job_name="shown",kind="tokenizer"}'
+    wait_for(lambda: series in httpx.get(f"{stack.worker_url}/metrics").text, what="the gauge")
+    text = httpx.get(f"{stack.worker_url}/metrics").text
+    assert "nanochat_worker_jobs_running 1.0" in text
+    assert 'nanochat_job_silence_seconds{job_name="shown",kind="tokenizer"}' in text
+    memory_bytes = re.search(r"^nanochat_runs_resident_memory_bytes (.+)$", text, re.MULTILINE)
+    assert memory_bytes and float(memory_bytes[1]) > 1e6
     stack.post(f"/v1/jobs/{job['id']}/cancel")
     stack.wait_status(job["id"], "cancelled")
     ended = 'nanochat_job_attempts_total{kind="tokenizer",outcome="cancelled"} 1.0'
     wait_for(lambda: ended in httpx.get(f"{stack.worker_url}/metrics").text, what="the count")
-    assert "shown" not in httpx.get(f"{stack.worker_url}/metrics").text
+    text = httpx.get(f"{stack.worker_url}/metrics").text
+    assert 'nanochat_job_silence_seconds{job_name="shown"' not in text
+    assert "nanochat_runs_resident_memory_bytes 0.0" in text
     assert httpx.get(f"{stack.worker_url}/nothing").status_code == 404

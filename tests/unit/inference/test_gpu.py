@@ -18,23 +18,24 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def values(device: torch.device | None) -> tuple[float | None, float | None]:
+def values(device: torch.device | None) -> tuple[float | None, ...]:
+    """Utilization, memory taken, memory in all."""
     metrics = Metrics()
     if device is not None:
         metrics.set_model("nanochat", "nano/sft/step_000001", device)
-    value_of = metrics.registry.get_sample_value
-    return value_of("nanochat_gpu_utilization_ratio"), value_of("nanochat_gpu_memory_used_bytes")
+    names = ("utilization_ratio", "memory_used_bytes", "memory_total_bytes")
+    return tuple(metrics.registry.get_sample_value(f"nanochat_gpu_{name}") for name in names)
 
 
 @pytest.mark.usefixtures("driver")
 def test_the_gauges_tell_of_the_device_that_the_model_is_on() -> None:
-    assert values(CUDA) == (0.25, 70.0)
+    assert values(CUDA) == (0.25, 70.0, 100.0)
 
 
 @pytest.mark.usefixtures("driver")
 @pytest.mark.parametrize("device", [None, torch.device("cpu")])
 def test_without_a_model_on_a_gpu_they_are_zero(device: torch.device | None) -> None:
-    assert values(device) == (0.0, 0.0)
+    assert values(device) == (0.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize("error", [ImportError(), RuntimeError(), pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)])
@@ -43,7 +44,7 @@ def test_a_driver_that_does_not_tell_fails_no_scrape(driver: pytest.MonkeyPatch,
         raise error
 
     driver.setattr(torch.cuda, "utilization", fail)
-    assert values(CUDA) == (0.0, 70.0)
+    assert values(CUDA) == (0.0, 70.0, 100.0)
 
 
 def test_a_lost_device_fails_no_scrape(driver: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
+from nanochat.errors import Unavailable
 from nanochat.jobs.models import ModelStore
+from nanochat.jobs.store import JobStore
 from nanochat_trainer.state import TrainerState
 
 from .checkpoints import make_checkpoint
@@ -127,6 +129,33 @@ def test_metrics_count_jobs_and_show_the_workers_pulse(client: TestClient, state
     assert "\nnanochat_worker_heartbeat_age_seconds " not in text
     state.leases.beat("w")
     assert "\nnanochat_worker_heartbeat_age_seconds 0." in client.get("/metrics").text
+
+
+def test_metrics_tell_how_many_jobs_wait_and_how_long(client: TestClient) -> None:
+    assert "nanochat_queue_oldest_seconds 0.0\n" in client.get("/metrics").text
+    client.post("/v1/jobs", json={"kind": "pipeline", "config": {"profile": "demo"}})
+    text = client.get("/metrics").text
+    assert "\nnanochat_queue_jobs 1.0\n" in text
+    assert "nanochat_queue_oldest_seconds 0.0\n" not in text
+
+
+def test_metrics_of_what_is_away_are_absent_and_the_rest_is_there(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: JobStore) -> None:
+        raise Unavailable("the database does not answer.")
+
+    monkeypatch.setattr(JobStore, "waiting", fail)
+    text = client.get("/metrics").text
+    assert "# TYPE nanochat_queue_jobs gauge\n" in text
+    assert "\nnanochat_queue_jobs " not in text
+    assert "\nnanochat_broker_messages " not in text
+    assert "\nnanochat_home_free_bytes " in text
+
+
+def test_a_first_loss_of_a_worker_is_an_increase(client: TestClient) -> None:
+    series = 'nanochat_job_attempts_total{kind="sft",outcome="worker_lost"} 0.0'
+    assert series in client.get("/metrics").text
 
 
 def test_an_unknown_address_is_told_as_such(client: TestClient) -> None:

@@ -11,17 +11,15 @@ def progress(tokens: int) -> Progress:
     return Progress(time=0.0, step=1, num_steps=2, tokens=tokens, tokens_per_second=9.0)
 
 
-def test_a_job_is_shown_while_it_runs_and_dropped_when_it_ends() -> None:
+def test_a_job_shows_what_it_measures() -> None:
     metrics = Metrics()
     of_job = metrics.of_job(JOB)
     of_job.observe(progress(10))
     of_job.observe(Metric(time=0.0, step=1, values={"train_loss": 2.5, "spelling_accuracy": 0.1}))
     text = generate_latest(metrics.registry).decode()
-    assert 'nanochat_train_loss{job_name="demo"} 2.5' in text
-    assert 'nanochat_train_tokens_per_second{job_name="demo"} 9.0' in text
+    assert 'nanochat_train_loss{job_name="demo",kind="pretrain"} 2.5' in text
+    assert 'nanochat_train_tokens_per_second{job_name="demo",kind="pretrain"} 9.0' in text
     assert "spelling" not in text
-    of_job.drop()
-    assert "demo" not in generate_latest(metrics.registry).decode()
 
 
 def test_tokens_of_an_earlier_attempt_are_not_counted_again() -> None:
@@ -44,3 +42,12 @@ def test_the_heartbeats_age_grows_until_the_next_one() -> None:
     age = metrics.registry.get_sample_value("nanochat_worker_heartbeat_age_seconds")
     assert age is not None
     assert 0 <= age < 5
+
+
+def test_a_first_failure_is_an_increase() -> None:
+    value = Metrics().registry.get_sample_value("nanochat_job_attempts_total", {"kind": "sft", "outcome": "failed"})
+    assert value == 0
+
+
+def test_the_slots_are_those_of_the_settings() -> None:
+    assert Metrics(num_slots=3).registry.get_sample_value("nanochat_worker_job_slots") == 3
