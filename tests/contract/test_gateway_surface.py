@@ -70,6 +70,7 @@ def test_the_metrics_are_these(client: httpx.Client) -> None:
         "nanochat_request_duration_seconds": "histogram",
         "nanochat_streams_active": "gauge",
         "nanochat_rejected": "counter",
+        "nanochat_build_info": "gauge",
     }
     assert {name for name in families if name.startswith("process_")}
     counted = {
