@@ -1,13 +1,13 @@
 """Speaks protocol/generate.py with the inference replicas: picks one, watches the deadlines, frees it at the end.
 
 Until the first token a failure is an exception that becomes a status, and a replica that is away or full is replaced
-once by another. Afterwards it is an exception within `Generation.events`, which becomes an error frame.
+by another. Afterwards it is an exception within `Generation.events`, which becomes an error frame.
 What the events mean to a client is openai_stream.py's.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 import httpx
 from pydantic import ValidationError
@@ -32,6 +32,8 @@ from nanochat_gateway.settings import GatewaySettings
 from nanochat_gateway.sse import read_events
 
 AnswerEvent = Delta | ToolCall | Finished | Done
+# During an update one replica goes while another has no model yet.
+_MAX_ASKED = 3
 _BROKEN = "The model's answer broke off; ask again."
 
 
@@ -86,18 +88,16 @@ class InferenceClient:
         """Begin an answer and wait for its first token.
 
         Raises what the replica refuses with, Unavailable where none can be reached, DeadlineExceeded after
-        `first_token_timeout_s`. A replica that is away or full is replaced once by another one.
+        `first_token_timeout_s`. A replica that is away or full is replaced by another one.
         """
         deadline = asyncio.get_running_loop().time() + self._settings.request_timeout_s
-        first, *others = self._replicas.ranked()
+        *others, last = self._replicas.ranked()[:_MAX_ASKED]
         try:
             async with asyncio.timeout(self._settings.first_token_timeout_s):
-                try:
-                    return await self._begin(first, request, deadline)
-                except Unavailable:
-                    if not others:
-                        raise
-                return await self._begin(others[0], request, deadline)
+                for replica in others:
+                    with suppress(Unavailable):
+                        return await self._ask(replica, request, deadline)
+                return await self._ask(last, request, deadline)
         except TimeoutError:
             raise DeadlineExceeded(
                 f"The model gave no token within {self._settings.first_token_timeout_s:g} s; try again later."
@@ -130,6 +130,13 @@ class InferenceClient:
             return await self._http.get(replica.url + path, headers=_headers(), timeout=self._settings.probe_timeout_s)
         except httpx.HTTPError:
             return None
+
+    async def _ask(self, replica: Replica, request: GenerateRequest, deadline: float) -> Generation:
+        try:
+            return await self._begin(replica, request, deadline)
+        except Unavailable:
+            self._replicas.shun(replica)
+            raise
 
     async def _begin(self, replica: Replica, request: GenerateRequest, deadline: float) -> Generation:
         """Raises Unavailable when the replica cannot be reached, breaks off, or says so itself."""

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import httpx
@@ -20,12 +21,15 @@ log = logging.getLogger(__name__)
 Lookup = Callable[[str, int], Awaitable[Sequence[str]]]
 # However often replicas fail to answer, a name is not looked up more often than this.
 _MIN_PAUSE_S = 1.0
+# One that refuses has no model yet, is full, or is to end: having nothing open, it would be the first choice again.
+_SHUNNED_S = 5.0
 
 
 class Replica:
     def __init__(self, url: str) -> None:
         self.url = url
         self.num_open = 0  # generations that this gateway has open there
+        self.shunned_until = 0.0
 
     def enter(self) -> None:
         self.num_open += 1
@@ -48,7 +52,15 @@ class Replicas:
     """At least one at any time: a name that has never been found stands for itself, and keeps its last addresses when
     it is not found any more, since a lookup that fails says nothing of the servers."""
 
-    def __init__(self, urls: Sequence[str], *, interval_s: float, lookup: Lookup = system_lookup) -> None:
+    def __init__(
+        self,
+        urls: Sequence[str],
+        *,
+        interval_s: float,
+        lookup: Lookup = system_lookup,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self._interval_s = interval_s
         self._lookup = lookup
         self._addresses = {url: [url] for url in urls}
@@ -61,9 +73,15 @@ class Replicas:
         return iter(tuple(self._turns))
 
     def ranked(self) -> list[Replica]:
-        """Those with the fewest open generations first; equals take turns from call to call."""
+        """Those with the fewest open generations first, and those that refused lately last; equals take turns."""
         self._turns.append(self._turns.pop(0))
-        return sorted(self._turns, key=lambda replica: replica.num_open)  # keeps the order of equals
+        now = self._clock()
+        # sorted() keeps the order of equals.
+        return sorted(self._turns, key=lambda replica: (replica.shunned_until > now, replica.num_open))
+
+    def shun(self, replica: Replica) -> None:
+        """It cannot begin an answer now: ask it after all others for a while."""
+        replica.shunned_until = self._clock() + _SHUNNED_S
 
     def missed(self) -> None:
         """A replica did not answer: look soon, it may have moved."""

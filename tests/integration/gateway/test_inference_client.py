@@ -47,7 +47,20 @@ def test_a_full_replica_is_replaced_by_another(
     with serving(full.app) as url:
         gateway = gateway_with(inference_urls=f"{url},{_inference[1]}")
         assert [chat(gateway).status_code for _ in range(4)] == [200] * 4
-    assert len(full.asked) == 2
+    assert len(full.asked) == 1  # then it is left alone for a while
+
+
+def test_one_that_leaves_and_one_without_a_model_yet_cost_no_request(
+    gateway_with: GatewayWith, inference: FakeInference, _inference: tuple[FakeInference, str], refused_url: str
+) -> None:
+    """As in a rolling update."""
+    new = FakeInference()
+    new.script = lambda asked: Refusal(503, "unavailable", "no model can answer yet")
+    with serving(new.app) as url:
+        gateway = gateway_with(inference_urls=f"{refused_url},{url},{_inference[1]}")
+        assert [chat(gateway).status_code for _ in range(6)] == [200] * 6
+    assert len(inference.asked) == 6
+    assert len(new.asked) == 1
 
 
 def test_replicas_take_turns(

@@ -138,6 +138,19 @@ def test_those_with_the_fewest_open_generations_come_first_and_equals_take_turns
     assert all(replicas.ranked()[-1] is busy for _ in range(3))
 
 
+def test_one_that_refused_comes_last_for_a_while_however_little_it_has_open() -> None:
+    now = [100.0]
+    replicas = Replicas(["http://a", "http://b"], interval_s=5.0, clock=lambda: now[0])
+    refused, busy = replicas
+    busy.enter()
+    assert replicas.ranked()[0] is refused
+    replicas.shun(refused)
+    now[0] = 104.9
+    assert [replicas.ranked()[0] for _ in range(2)] == [busy, busy]
+    now[0] = 105.0
+    assert replicas.ranked()[0] is refused
+
+
 async def test_the_system_finds_one_server_behind_a_name_of_two_kinds_of_address() -> None:
     assert await system_lookup("localhost", 8002) == ["127.0.0.1"]
 
