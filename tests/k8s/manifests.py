@@ -33,6 +33,8 @@ TOGETHER = (
 )
 SERVICES = ("gateway", "trainer", "worker", "inference")
 Object = dict[str, Any]
+# libyaml's, where it is there, for ten times the speed.
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +80,7 @@ def render(overlay: str, *components: str) -> tuple[Object, ...]:
 
 
 def load(text: str) -> Iterator[Object]:
-    for loaded in yaml.safe_load_all(text):
+    for loaded in yaml.load_all(text, Loader=LOADER):
         if loaded is not None:
             yield loaded
 

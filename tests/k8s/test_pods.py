@@ -69,13 +69,23 @@ def test_containers_are_bounded() -> None:
                 assert "sizeLimit" in volume["emptyDir"], (pod, volume)
 
 
-def test_what_computes_gets_whole_cores_and_keeps_them() -> None:
-    """Threads are counted by the limit; a part of a core, or one that is not paid for, would hold all others up."""
+def test_what_computes_gets_whole_cores() -> None:
+    """Threads are counted by the limit, and a thread that waits for its part of a core holds up all others."""
     for pod in every_pod():
         if pod.name in ("worker", "inference", "training"):
-            resources = pod.container["resources"]
-            assert resources["limits"]["cpu"] == resources["requests"]["cpu"], pod
-            assert resources["limits"]["cpu"].isdigit(), pod
+            assert pod.container["resources"]["limits"]["cpu"].isdigit(), pod
+    for pod in pods(render("gpu")):
+        if pod.name in ("worker", "inference"):
+            assert pod.container["resources"]["limits"]["cpu"] == pod.container["resources"]["requests"]["cpu"], pod
+
+
+def test_the_cpu_overlay_fits_where_it_says() -> None:
+    """With what an update starts besides: a gateway, a trainer, a replica of inference. A third is the cluster's."""
+    objects = render("cpu")
+    for name, room in (("cpu", 4.0), ("memory", 8 * 2**30)):
+        one = {pod.name: quantity(pod.container["resources"]["requests"][name]) for pod in pods(objects)}
+        wanted = sum(one.values()) + 2 * one["gateway"] + one["trainer"] + one["inference"]
+        assert wanted <= 0.67 * room, name
 
 
 def test_images_are_pinned() -> None:
@@ -132,7 +142,7 @@ def test_config_maps_named_are_there() -> None:
         objects = render(overlay, *components)
         maps = of_kind(objects, "ConfigMap")
         named = {source["configMapRef"]["name"] for pod in pods(objects) for source in pod.container.get("envFrom", [])}
-        assert named == maps.keys()
+        assert named == maps.keys() - {"dashboard-service", "dashboard-training", "dashboard-fleet"}
 
 
 def test_no_secret_is_in_the_manifests() -> None:

@@ -79,6 +79,17 @@ def test_triggers_ask_for_metrics_that_there_are() -> None:
     assert all('namespace="nanochat"' in selector for query in queries for selector in re.findall(r"{[^}]*}", query))
 
 
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_fewest_replicas_bear_an_update(overlay: str) -> None:
+    objects = render(overlay, "keda", "hpa")
+    fewest = {name: found["spec"]["minReplicaCount"] for name, found in of_kind(objects, "ScaledObject").items()}
+    autoscalers = of_kind(objects, "HorizontalPodAutoscaler")
+    fewest |= {name: found["spec"]["minReplicas"] for name, found in autoscalers.items()}
+    for name, num in fewest.items():
+        update = of_kind(objects, "Deployment")[name]["spec"]["strategy"]["rollingUpdate"]
+        assert num - update["maxUnavailable"] >= 1, name
+
+
 def test_a_replica_more_comes_before_the_slots_of_one_are_full() -> None:
     from nanochat_inference.settings import InferenceSettings
 
