@@ -22,8 +22,8 @@ from nanochat.errors import InvalidConfig, NanochatError
 from nanochat.protocol.jobs import FINAL_STATUSES, Job
 
 QUESTIONS = ("Spell the word: lighthouse", "How many e are in cheerfulness?", "What is 317 + 468?")
-# The demo reaches 95%; this much less says that something is broken, not that the dice fell badly.
-MIN_ACCURACY = 0.9
+# Of 200 questions a task. The demo has reached 97% to 100%; less than this is not how the dice fell.
+MIN_ACCURACY = 0.95
 MODEL_DEADLINE_S = 15.0
 POLL_S = 0.5
 

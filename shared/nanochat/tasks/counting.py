@@ -85,7 +85,7 @@ class Counting(GeneratedTask):
         # Three in four ask for a letter that is there.
         letter = rng.choice(word) if rng.random() < 0.75 else rng.choice("abcdefghijklmnopqrstuvwxyz")
         template = MAIN_TEMPLATE if rng.random() < 0.2 else rng.choice(TEMPLATES)
-        shown = quoted(rng, capitalised(rng, word))
+        shown = quoted(rng, capitalised(rng, word, self.split))
         shown_letter = quoted(rng, letter.upper() if rng.random() < 0.3 else letter)
         request = varied(rng, template.format(letter=shown_letter, word=shown), kept=shown)
         count = str(word.count(letter))

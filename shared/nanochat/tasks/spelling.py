@@ -64,7 +64,7 @@ class Spelling(GeneratedTask):
     is_checkable = True
 
     def draw(self, rng: random.Random) -> Conversation:
-        word = capitalised(rng, draw_word(rng, self.split))
+        word = capitalised(rng, draw_word(rng, self.split), self.split)
         template = MAIN_TEMPLATE if rng.random() < 0.2 else rng.choice(TEMPLATES)
         shown = quoted(rng, word)
         answer = spelled(word)
