@@ -84,7 +84,7 @@ Admin key, for the pages, the API and the command line:
     {admin_key}
 
 Next: docker compose up --detach --wait               (builds the images the first time)
-      docker compose up demo                          trains a small model to chat with
+      docker compose run --rm demo                    trains a small model to chat with
       http://127.0.0.1:{gateway}    the pages ask for the key
       http://127.0.0.1:{grafana}    Grafana, as admin with GRAFANA_ADMIN_PASSWORD""")
     return 0

@@ -113,6 +113,15 @@ def test_peers_are_asked_where_they_listen() -> None:
     assert COMPOSE["services"]["gateway"]["ports"] == [f"127.0.0.1:${{GATEWAY_PORT:-8000}}:{PORTS['gateway']}"]
 
 
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_image_agrees_on_port_home_and_user(service: str) -> None:
+    dockerfile = (ROOT / "docker" / f"{service}.Dockerfile").read_text()
+    assert f"EXPOSE {PORTS[service]}\n" in dockerfile
+    assert f"http://127.0.0.1:{PORTS[service]}/health/live" in dockerfile
+    assert "NANOCHAT_HOME=/var/lib/nanochat NANOCHAT_DATA_ROOTS=/data" in dockerfile
+    assert "USER 10001:10001" in dockerfile
+
+
 def test_the_worker_alone_writes_files_and_nobody_writes_the_users_data() -> None:
     homes = {service: mounts(service).get("/var/lib/nanochat") for service in SERVICES}
     assert homes == {
@@ -154,6 +163,12 @@ def test_a_container_is_given_more_time_to_stop_than_it_takes() -> None:
     assert grace_s("trainer") > TrainerSettings.model_fields["shutdown_timeout_s"].default
     assert grace_s("inference") > InferenceSettings.model_fields["drain_timeout_s"].default + 3
     assert grace_s("worker") > worker["stop_grace_s"].default + worker["lost_grace_s"].default + 15
+
+
+def test_mounted_files_are_in_the_repository() -> None:
+    folders = {source for service in ALL for source, _ in mounts(service).values() if source.startswith("./")}
+    assert folders
+    assert not [folder for folder in folders if not (ROOT / folder).exists()]
 
 
 def test_prometheus_may_reach_every_service() -> None:
