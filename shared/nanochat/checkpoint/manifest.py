@@ -69,11 +69,18 @@ def read(folder: Path) -> dict[str, Any]:
     """The manifest's content. Raises CheckpointCorrupt when it is missing, malformed, or a byte of it has changed."""
     path = folder / MANIFEST
     try:
-        content = path.read_bytes()
-        values = json.loads(content)
+        return parse(path.read_bytes(), path)
     except FileNotFoundError as exc:
         raise _corrupt(path, "is missing: the checkpoint was not completed") from exc
-    except (OSError, ValueError) as exc:
+    except OSError as exc:
+        raise _corrupt(path, f"cannot be read ({exc})") from exc
+
+
+def parse(content: bytes, path: Path) -> dict[str, Any]:
+    """The manifest that these bytes are. Raises CheckpointCorrupt naming `path`, where they came from."""
+    try:
+        values = json.loads(content)
+    except ValueError as exc:
         raise _corrupt(path, f"cannot be read ({exc})") from exc
     if not isinstance(values, dict) or values.pop("seal", None) is None or _sealed(values) != content:
         raise _corrupt(path, "has changed since it was written")

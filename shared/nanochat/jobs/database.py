@@ -23,7 +23,7 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.orm import Session
 
-from nanochat.errors import InvalidConfig, Unavailable
+from nanochat.errors import InvalidConfig, InvalidRequest, Unavailable
 from nanochat.jobs.tables import SCHEMA_REVISION, Base
 
 log = logging.getLogger(__name__)
@@ -62,6 +62,21 @@ class Database:
         with _mapped_errors(), Session(self._writer, expire_on_commit=False) as session, session.begin():
             yield session
 
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """A connection that sees one moment of all tables, however long it reads. Raises Unavailable."""
+        with _mapped_errors(), self.engine.connect() as connection:
+            if not self.is_sqlite:
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            with connection.begin():
+                yield connection
+
+    @contextmanager
+    def change(self) -> Iterator[Connection]:
+        """write() without the tables of this version: for rows of whatever columns the database has."""
+        with _mapped_errors(), self._writer.connect() as connection, connection.begin():
+            yield connection
+
     def upsert(self, session: Session, row: type[Base], values: dict[str, Any], update: Collection[str] = ()) -> None:
         """Insert a row; where its primary key is there already, set the columns of `update` and leave the others.
 
@@ -81,10 +96,14 @@ class Database:
         if not self.is_sqlite:  # where only one transaction writes at a time anyway
             session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": SUBMIT_LOCK})
 
-    def upgrade(self) -> None:
-        """Bring the schema to SCHEMA_REVISION, making the SQLite file's folder. Safe to call from several processes."""
+    def upgrade(self, revision: str = SCHEMA_REVISION) -> None:
+        """Bring the schema up to `revision`, making the SQLite file's folder. Safe to call from several processes.
+
+        Raises InvalidRequest on a revision that this version does not know.
+        """
         from alembic import command  # slow to import, and needed by the trainer alone
         from alembic.config import Config
+        from alembic.util import CommandError
 
         if self.is_sqlite and self.engine.url.database:
             Path(self.engine.url.database).parent.mkdir(parents=True, exist_ok=True)
@@ -94,7 +113,12 @@ class Database:
             if not self.is_sqlite:  # BEGIN IMMEDIATE already keeps others out
                 connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": UPGRADE_LOCK})
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            try:
+                command.upgrade(config, revision)
+            except CommandError as exc:
+                raise InvalidRequest(
+                    f"this version cannot make schema {revision!r} ({exc}); use the one that made it, or a newer one."
+                ) from exc
 
     def revision(self) -> str | None:
         """The schema's revision, or None for an empty database. Raises Unavailable when there is no database yet."""
