@@ -1,4 +1,4 @@
-"""`nanochat bench`: runs the repository's benchmarks. What they measure is tests/bench."""
+"""`nanochat bench`: runs the repository's benchmarks (tests/bench); its commands ask how many replicas are needed."""
 
 import subprocess
 import sys
@@ -6,12 +6,20 @@ from pathlib import Path
 
 import typer
 
+from nanochat.cli import capacity
 from nanochat.cli.settings import CliSettings
 from nanochat.errors import NotFound
 
+app = typer.Typer(invoke_without_command=True)
+app.command()(capacity.curves)
+app.command("capacity")(capacity.capacity)
 
-def bench() -> None:
+
+@app.callback()
+def bench(context: typer.Context) -> None:
     """Measure this machine: a table, and a JSON file under $NANOCHAT_HOME/bench."""
+    if context.invoked_subcommand:
+        return
     repository = Path(__file__).parents[3]
     if not (repository / "tests" / "bench" / "run.py").is_file():
         raise NotFound("benchmarks are part of the repository, not of the installed library; run them in a clone.")
