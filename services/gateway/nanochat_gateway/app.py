@@ -1,6 +1,6 @@
 """Puts the gateway together: what it holds, in which order a request passes, where its routes are.
 
-A request passes request id -> metrics -> security headers -> unexpected errors -> key -> route.
+A request passes drain -> request id -> metrics -> security headers -> unexpected errors -> key -> route.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from nanochat_gateway import (
     routes_jobs,
     routes_models,
 )
+from nanochat_gateway.drain import ClosingMiddleware
 from nanochat_gateway.errors import UnexpectedErrorMiddleware, install_error_handlers
 from nanochat_gateway.inference_client import InferenceClient
 from nanochat_gateway.keys import KeyRing
@@ -75,4 +76,5 @@ def create_app(settings: GatewaySettings, static: Path = STATIC, lookup: Lookup 
     app.add_middleware(SecurityHeadersMiddleware)
     app.add_middleware(MetricsMiddleware, metrics=state.metrics)
     app.add_middleware(RequestIdMiddleware)
+    app.add_middleware(ClosingMiddleware, drain=state.drain)
     return app

@@ -1,7 +1,8 @@
 """The HTTP server, which drains before it stops.
 
-SIGTERM: ready turns to 503, streams without an end are closed, and everything else is still answered until no request
-is open or the time for it is over; then the sockets close. SIGINT (Ctrl-C), or a second SIGTERM, does not wait.
+SIGTERM: ready turns to 503, streams without an end are closed, and everything else is still answered: for as long as
+balancers need to notice, and then until no request is open or the time for it is over; then the sockets close. SIGINT
+(Ctrl-C), or a second SIGTERM, does not wait.
 """
 
 import signal
@@ -32,12 +33,14 @@ class DrainingServer(uvicorn.Server):
         super().__init__(config)
         self._drain = drain
         self._drain_timeout_s = settings.drain_timeout_s
-        self._drain_until = 0.0
+        self._drain_delay_s = settings.drain_delay_s
+        self._drain_after = self._drain_until = 0.0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """On the main thread, between two of its instructions: only sets marks, which on_tick acts upon."""
         if sig == signal.SIGTERM and self.started and not self._drain.is_draining:
-            self._drain_until = time.monotonic() + self._drain_timeout_s
+            self._drain_after = time.monotonic() + self._drain_delay_s
+            self._drain_until = self._drain_after + self._drain_timeout_s
             self._drain.begin()
         else:
             self._drain.begin()
@@ -46,5 +49,7 @@ class DrainingServer(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """uvicorn calls this ten times a second; True ends the server."""
         if self._drain.is_draining and not self.should_exit:
-            self.should_exit = not self.server_state.tasks or time.monotonic() >= self._drain_until
+            now = time.monotonic()
+            is_idle = now >= self._drain_after and not self.server_state.tasks
+            self.should_exit = is_idle or now >= self._drain_until
         return await super().on_tick(counter)

@@ -70,6 +70,9 @@ class GatewaySettings(BaseSettings):
     keep_alive_s: float = Field(default=10.0, gt=0, description="Silence of a stream before a comment is sent.")
     # Below the ten seconds that the embedded stack grants a service; containers give more.
     drain_timeout_s: float = Field(default=8.0, ge=0, description="For open requests, after SIGTERM.")
+    drain_delay_s: float = Field(
+        default=0.0, ge=0, description="Before that, though idle: for balancers to notice that it is not ready."
+    )
 
     access: AccessSettings = Field(default_factory=AccessSettings.load)
     common: CommonSettings = Field(default_factory=CommonSettings.load)
