@@ -52,7 +52,9 @@ def test_gateway_leaves_the_service_then_drains_then_closes(
     pod, settings = look(overlay, components, "gateway", monkeypatch)
     assert isinstance(settings, GatewaySettings)
     assert pre_stop_s(pod) >= 5
-    needed_s = pre_stop_s(pod) + settings.drain_timeout_s + nanochat_gateway.server._CLOSING_TIMEOUT_S
+    assert pre_stop_s(pod) + settings.drain_delay_s >= 10
+    draining_s = settings.drain_delay_s + settings.drain_timeout_s
+    needed_s = pre_stop_s(pod) + draining_s + nanochat_gateway.server._CLOSING_TIMEOUT_S
     assert needed_s + 5 <= grace_s(pod) <= needed_s + 30
     # Readiness asks two peers, one after the other.
     assert pod.container["readinessProbe"]["timeoutSeconds"] > 2 * settings.probe_timeout_s
