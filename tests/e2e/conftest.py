@@ -21,6 +21,7 @@ from playwright.sync_api import Browser, Page
 from nanochat.cli.ports import any_free_port
 from nanochat.cli.state import StackState
 from tests.e2e.browsing import launched, watched_pages
+from tests.e2e.scraping import Prometheus, running_prometheus
 
 PORTS = ("GATEWAY_PORT", "TRAINER_PORT", "INFERENCE_PORT", "WORKER_METRICS_PORT")
 # The demo's pipeline made so small that it learns nothing: what is tested is everything around it.
@@ -157,3 +158,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealStack]:
         yield stack
     finally:
         stack.close()
+
+
+@pytest.fixture(scope="session")
+def prometheus(stack: RealStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """Scrapes the demo's stack from now on."""
+    with running_prometheus(stack.state.ports, tmp_path_factory.mktemp("prometheus")) as prometheus:
+        yield prometheus

@@ -1,17 +1,14 @@
 """A real Prometheus scrapes all four services; promtool approves of what they say; docs/metrics.md names it all."""
 
-import json
 import re
-import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from nanochat.cli.ports import any_free_port
 from tests.e2e.conftest import RealStack, wait_until
+from tests.e2e.scraping import Prometheus, needed
 
 pytestmark = pytest.mark.slow
 
@@ -19,51 +16,12 @@ SERVICES = ("gateway", "trainer", "inference", "worker")
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 
-def needed(command: str) -> str:
-    path = shutil.which(command)
-    if path is None:
-        pytest.skip(f"no {command}: make system-deps installs it")
-    return path
-
-
-@pytest.fixture(scope="module")
-def prometheus(stack: RealStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a Prometheus that scrapes the stack every second."""
-    folder = tmp_path_factory.mktemp("prometheus")
-    targets = [{"targets": [f"127.0.0.1:{stack.state.ports[name]}"], "labels": {"service": name}} for name in SERVICES]
-    config = {
-        "global": {"scrape_interval": "1s"},
-        "scrape_configs": [{"job_name": "nanochat", "static_configs": targets}],
-    }
-    (folder / "prometheus.yml").write_text(json.dumps(config))  # JSON is YAML
-    address = f"127.0.0.1:{any_free_port()}"
-    files = [f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'db'}"]
-    with subprocess.Popen(
-        [needed("prometheus"), *files, f"--web.listen-address={address}"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        try:
-            yield f"http://{address}"
-        finally:
-            process.terminate()
-
-
-def query(prometheus: str, expression: str) -> list[tuple[dict[str, str], float]]:
-    try:
-        response = httpx.get(f"{prometheus}/api/v1/query", params={"query": expression}, timeout=5)
-    except httpx.TransportError:
-        return []
-    if response.status_code != 200:
-        return []
-    return [(item["metric"], float(item["value"][1])) for item in response.json()["data"]["result"]]
-
-
-def test_prometheus_scrapes_all_four_services(prometheus: str) -> None:
+def test_prometheus_scrapes_all_four_services(prometheus: Prometheus) -> None:
     def are_up() -> bool:
-        return {labels["service"]: value for labels, value in query(prometheus, "up")} == dict.fromkeys(SERVICES, 1.0)
+        up = {labels["service"]: value for labels, value in prometheus.query("up") if "service" in labels}
+        return up == dict.fromkeys((*SERVICES, "prometheus"), 1.0)
 
-    wait_until(are_up, "all four targets are up", 60.0)
+    wait_until(are_up, "all targets are up", 60.0)
 
 
 @pytest.mark.parametrize(
@@ -81,12 +39,12 @@ def test_prometheus_scrapes_all_four_services(prometheus: str) -> None:
         "histogram_quantile(0.95, sum by (le) (nanochat_time_to_first_token_seconds_bucket)) > 0",
     ],
 )
-def test_queries_return_data(prometheus: str, stack: RealStack, expression: str) -> None:
+def test_queries_return_data(prometheus: Prometheus, stack: RealStack, expression: str) -> None:
     stack.post(
         "/v1/chat/completions",
         {"model": "nanochat", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4},
     )
-    wait_until(lambda: query(prometheus, expression), f"{expression} returns data", 30.0)
+    wait_until(lambda: prometheus.query(expression), f"{expression} returns data", 30.0)
 
 
 @pytest.mark.parametrize("service", SERVICES)
