@@ -73,7 +73,12 @@ def render(overlay: str, *components: str) -> tuple[Object, ...]:
             "components": [f"{relative}/components/{name}" for name in components],
         }
         (Path(folder) / "kustomization.yaml").write_text(json.dumps(kustomization))
-        done = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True, timeout=60)
+        return render_folder(Path(folder))
+
+
+def render_folder(folder: Path) -> tuple[Object, ...]:
+    _require_kubectl()
+    done = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert not done.stderr, done.stderr  # warnings of deprecated fields
     return tuple(load(done.stdout))

@@ -10,7 +10,20 @@ import yaml
 from nanochat_gateway.routes_pages import PAGES
 from tests.architecture.test_readme import settings_classes, variable_of
 
-from .manifests import COMPONENTS, K8S, OVERLAYS, ROOT, SERVICES, TOGETHER, environment, of_kind, pod_of, pods, render
+from .manifests import (
+    COMPONENTS,
+    K8S,
+    OVERLAYS,
+    ROOT,
+    SERVICES,
+    TOGETHER,
+    environment,
+    of_kind,
+    pod_of,
+    pods,
+    render,
+    render_folder,
+)
 from .test_draining import SETTINGS
 
 PORTS = {
@@ -198,6 +211,19 @@ def test_every_component_is_in_the_readme_and_every_path_there_exists() -> None:
         assert f"components/{name}" in text, name
     for path in re.findall(r"k8s/[\w./-]+", text):
         assert (ROOT / path.rstrip(".")).exists(), path
+
+
+def test_the_overlay_in_the_readme_does_what_it_says(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", (K8S / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "nanochat").symlink_to(ROOT)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "kustomization.yaml").write_text(text)
+    objects = render_folder(tmp_path / "mine")
+    images = {pod.name: pod.container["image"] for pod in pods(objects)}
+    assert images["worker"] == "registry.example.com/nanochat/worker:0.1.0-cuda"
+    assert environment(objects, pod_of(objects, "gateway"))["NANOCHAT_GATEWAY_MAX_TOTAL_CHARS"] == "64000"
+    ingress = of_kind(objects, "Ingress")["gateway"]["spec"]
+    assert (ingress["ingressClassName"], ingress["rules"][0]["host"]) == ("traefik", "chat.example.com")
 
 
 def test_kustomizations_need_nothing_outside_their_folder() -> None:
