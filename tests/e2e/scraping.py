@@ -1,6 +1,6 @@
 """A Prometheus with the deployment's own configuration and rules, and the stack's ports where containers have names.
 
-It also scrapes what no test machine has, GPUs, and what takes hours, CORE, from a file (recorded/).
+It also scrapes what no test machine has, GPUs, and what takes hours, CORE, from a file (standins/) with chosen values.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ import yaml
 from nanochat.cli.ports import any_free_port
 
 FOLDER = Path(__file__).parents[2] / "docker" / "prometheus"
-RECORDED = Path(__file__).parent / "recorded" / "gpu_worker.prom"
+STAND_IN = Path(__file__).parent / "standins" / "gpu_worker.prom"
 Labels = dict[str, str]
 
 
@@ -67,8 +67,8 @@ class Prometheus:
 def running_prometheus(ports: Mapping[str, int], folder: Path) -> Iterator[Prometheus]:
     """`ports` by service. Scrapes and evaluates every second."""
     command, address = needed("prometheus"), f"127.0.0.1:{any_free_port()}"
-    with _recorded_target() as recorded:
-        config = _configuration(ports, address, recorded)
+    with _stand_in_target() as stand_in:
+        config = _configuration(ports, address, stand_in)
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
         files = [f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'db'}"]
         with (
@@ -81,7 +81,7 @@ def running_prometheus(ports: Mapping[str, int], folder: Path) -> Iterator[Prome
                 process.terminate()
 
 
-def _configuration(ports: Mapping[str, int], address: str, recorded: str) -> dict[str, Any]:
+def _configuration(ports: Mapping[str, int], address: str, stand_in: str) -> dict[str, Any]:
     config: dict[str, Any] = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
     config["global"] = dict.fromkeys(("scrape_interval", "scrape_timeout", "evaluation_interval"), "1s")
     config["rule_files"] = [str(FOLDER / file) for file in config["rule_files"]]
@@ -90,17 +90,17 @@ def _configuration(ports: Mapping[str, int], address: str, recorded: str) -> dic
             job["static_configs"] = [{"targets": [f"127.0.0.1:{ports[job['job_name']]}"]}]
         else:  # Prometheus itself
             job["static_configs"][0]["targets"] = [address]
-    recorded_job = {"job_name": "recorded", "static_configs": [{"targets": [recorded]}]}
-    return {**config, "scrape_configs": [*config["scrape_configs"], recorded_job]}
+    stand_in_job = {"job_name": "stand-in", "static_configs": [{"targets": [stand_in]}]}
+    return {**config, "scrape_configs": [*config["scrape_configs"], stand_in_job]}
 
 
 @contextlib.contextmanager
-def _recorded_target() -> Iterator[str]:
-    """The address of a server that answers everything with the recorded metrics."""
+def _stand_in_target() -> Iterator[str]:
+    """The address of a server that answers everything with the chosen metrics."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = RECORDED.read_bytes()
+            body = STAND_IN.read_bytes()
             self.send_response(200)
             self.send_header("content-type", "text/plain; version=0.0.4")
             self.send_header("content-length", str(len(body)))

@@ -12,7 +12,7 @@ import pytest
 
 from nanochat_worker.gpus import GpuCollector
 from tests.e2e.conftest import TINY, RealStack, wait_until
-from tests.e2e.scraping import RECORDED, Prometheus
+from tests.e2e.scraping import STAND_IN, Prometheus
 
 pytestmark = pytest.mark.slow
 
@@ -86,6 +86,6 @@ def test_a_runs_series_vanish_after_it(watched: Prometheus) -> None:
     wait_until(lambda: not watched.query(f'{{job_name="{RUN}"}}'), "no series of the run is left", 60.0)
 
 
-def test_the_recorded_metrics_of_gpus_are_those_of_the_worker() -> None:
-    recorded = set(re.findall(r"^# TYPE (nanochat_gpu_\w+) ", RECORDED.read_text(), re.MULTILINE))
-    assert recorded == {family.name for family in GpuCollector().collect()}
+def test_the_chosen_metrics_of_gpus_are_those_of_the_worker() -> None:
+    chosen = set(re.findall(r"^# TYPE (nanochat_gpu_\w+) ", STAND_IN.read_text(), re.MULTILINE))
+    assert chosen == {family.name for family in GpuCollector().collect()}
