@@ -37,7 +37,7 @@ CONFINED = (
 )
 
 
-def docker(*words: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+def docker(*words: str, timeout_s: float = 120.0) -> subprocess.CompletedProcess[str]:
     return subprocess.run([DOCKER, *words], capture_output=True, text=True, timeout=timeout_s)
 
 
