@@ -177,7 +177,9 @@ class ModelWatcher:
         error = future.exception()
         if error is not None:
             message = error.message if isinstance(error, NanochatError) else repr(error)
-            log.error("model_refused", extra={"checkpoint": reference, "reason": message}, exc_info=error)
+            # A reason in words says it all; the traceback is for what nobody foresaw.
+            unforeseen = None if isinstance(error, NanochatError) else error
+            log.error("model_refused", extra={"checkpoint": reference, "reason": message}, exc_info=unforeseen)
             self._failed = reference, time.monotonic()
             self._error = message
             self._status = f"checkpoint {reference} could not be loaded: {message}"

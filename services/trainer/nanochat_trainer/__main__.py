@@ -2,10 +2,12 @@
 
 import logging
 import sys
+from pathlib import Path
 
 import uvicorn
 
 from nanochat.errors import NanochatError
+from nanochat.files import require_writable
 from nanochat.jobs.database import Database
 from nanochat.observability.logs import setup_logs
 from nanochat_trainer.app import create_app
@@ -15,12 +17,12 @@ log = logging.getLogger(__name__)
 
 
 def main() -> int:
-    """The exit status: 1 when the database stays away, which is said in one line."""
+    """The exit status: 1 when the database stays away or cannot be written, which is said in one line."""
     settings = TrainerSettings.load()
     setup_logs("trainer", settings.common.log_level)
     logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)  # a line for each plugin at every start
     try:
-        _wait_for_database(settings)
+        _prepare_database(settings)
     except NanochatError as exc:
         log.error("trainer_cannot_start", extra={"reason": exc.message})
         return 1
@@ -34,11 +36,14 @@ def main() -> int:
     return 0
 
 
-def _wait_for_database(settings: TrainerSettings) -> None:
-    """Its tables are made by the application's own start. Raises Unavailable, or InvalidConfig for a wrong URL."""
+def _prepare_database(settings: TrainerSettings) -> None:
+    """Wait for it and bring its tables up to date, where a failure is a line yet. Raises Unavailable, InvalidConfig."""
     database = Database(settings.common.resolved_database_url)
     try:
+        if database.is_sqlite and database.engine.url.database:
+            require_writable(Path(database.engine.url.database).parent)
         database.wait_for_server(settings.database_timeout_s)
+        database.upgrade()
     finally:
         database.close()
 

@@ -15,7 +15,7 @@ from typing import Any
 from celery.exceptions import SecurityWarning
 from celery.signals import worker_ready, worker_shutting_down
 
-from nanochat.errors import NanochatError, Unavailable
+from nanochat.errors import Conflict, NanochatError, Unavailable
 from nanochat.files import require_writable
 from nanochat.jobs.database import Database
 from nanochat.jobs.leases import Leases
@@ -51,7 +51,12 @@ def main() -> int:
     runner = Runner(settings, JobStore(database), leases, metrics)
     celery = create_celery(settings, runner)
     pulse = Pulse(settings.worker_id, database, leases, celery, metrics)
-    with HealthServer(settings.metrics_host, settings.metrics_port, metrics, pulse.reasons):
+    try:
+        health = HealthServer(settings.metrics_host, settings.metrics_port, metrics, pulse.reasons)
+    except Conflict as exc:
+        log.error("worker_cannot_start", extra={"reason": exc.message})
+        return 1
+    with health:
         try:
             database.wait_for_schema(settings.schema_timeout_s)
         except Unavailable as exc:

@@ -9,15 +9,25 @@ from typing import Self
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from nanochat.errors import Conflict
 from nanochat_worker.metrics import Metrics
 
 
 class HealthServer:
-    """Listens while inside `with`. `reasons` says what keeps the worker from working; nothing: it is ready."""
+    """Listens while inside `with`. `reasons` says what keeps the worker from working; nothing: it is ready.
+
+    Raises Conflict where the port is taken.
+    """
 
     def __init__(self, host: str, port: int, metrics: Metrics, reasons: Callable[[], list[str]]) -> None:
         handler = type("Handler", (_Handler,), {"metrics": metrics, "reasons": staticmethod(reasons)})
-        self._server = ThreadingHTTPServer((host, port), handler)
+        try:
+            self._server = ThreadingHTTPServer((host, port), handler)
+        except OSError as exc:
+            raise Conflict(
+                f"cannot listen on {host}, port {port}: {exc.strerror}. "
+                "Stop the program that does, or choose with NANOCHAT_WORKER_METRICS_PORT."
+            ) from exc
         self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
 
     @property

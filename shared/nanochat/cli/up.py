@@ -17,6 +17,7 @@ from nanochat.cli.stack import Specs, Stack, end_leftovers, service_specs
 from nanochat.cli.state import StackState
 from nanochat.cli.terminal import say
 from nanochat.errors import DeadlineExceeded, Unavailable
+from nanochat.files import require_writable
 
 START_DEADLINE_S = 180.0
 STOP_DEADLINE_S = 100.0
@@ -115,6 +116,7 @@ def _up_detached(home: Path) -> None:
     if running and running.is_ready:
         say(f"nanochat is up already at {running.url} - stop with: nanochat down")
         return
+    require_writable(home)
     log_file = home / "logs" / "stack.log"
     log_file.parent.mkdir(parents=True, exist_ok=True)
     with log_file.open("wb") as log:
