@@ -13,7 +13,7 @@ import tarfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 from nanochat.errors import DataError
 
@@ -27,12 +27,22 @@ _NAME = re.compile(r"[A-Za-z0-9][^/\\\0]*(/[A-Za-z0-9_][^/\\\0]*)*")
 
 
 class ArchiveWriter:
-    """Entries go into the stream as they are added. Without close() the archive is incomplete, and reads as such."""
+    """Entries go into the stream as they are added. Without close() the archive is incomplete, and reads as such.
+
+    Used in `with`, as tarfile writes once more into what it still holds when it is collected.
+    """
 
     def __init__(self, stream: BinaryIO, head: Mapping[str, Any]) -> None:
-        self._tar = tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT)  # noqa: SIM115
+        self._sink = _Sink(stream)
+        self._tar = tarfile.open(fileobj=self._sink, mode="w|", format=tarfile.PAX_FORMAT)  # type: ignore[arg-type] # noqa: SIM115
         self._contents: dict[str, dict[str, Any]] = {}
         self.add_bytes(HEAD, _json({"format": FORMAT, **head}))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sink.is_closed = True
 
     @property
     def size_bytes(self) -> int:
@@ -146,6 +156,17 @@ def _cut_short(found: Mapping[str, Any]) -> str:
 
 def _json(values: Mapping[str, Any]) -> bytes:
     return (json.dumps(values, indent=1) + "\n").encode()
+
+
+class _Sink:
+    """A stream until it is closed, and nothing afterwards."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.is_closed = False
+
+    def write(self, block: bytes) -> int:
+        return len(block) if self.is_closed else self._stream.write(block)
 
 
 class _Hashed:

@@ -37,19 +37,19 @@ def save(home: Path, database_url: str, stream: BinaryIO, *, version: str, with_
         revision = _revision(database)
         if revision is None and not manifest.checkpoints_dir(home).is_dir():
             raise NotFound(f"there is nothing to back up in {home}: neither a database nor checkpoints.")
-        writer = ArchiveWriter(stream, {"version": version, "created": time.time(), "schema": revision})
-        for name, lines in rows.dump(database) if revision else ():
-            writer.add_bytes(f"rows/{name}", lines)
-            saved.num_jobs += lines.count(b"\n") if name.startswith("jobs/") else 0
+        with ArchiveWriter(stream, {"version": version, "created": time.time(), "schema": revision}) as writer:
+            for name, lines in rows.dump(database) if revision else ():
+                writer.add_bytes(f"rows/{name}", lines)
+                saved.num_jobs += lines.count(b"\n") if name.startswith("jobs/") else 0
+            for path in home_files.files(home, with_datasets=with_datasets):
+                if home_files.is_checkpoint(path):
+                    _add_checkpoint(writer, home, path, saved)
+                else:
+                    _add_file(writer, home, path)
+            saved.size_bytes = writer.size_bytes
+            writer.close({"damaged": saved.damaged, "datasets": home_files.dataset_shards(home)})
     finally:
         database.close()
-    for path in home_files.files(home, with_datasets=with_datasets):
-        if home_files.is_checkpoint(path):
-            _add_checkpoint(writer, home, path, saved)
-        else:
-            _add_file(writer, home, path)
-    saved.size_bytes = writer.size_bytes
-    writer.close({"damaged": saved.damaged, "datasets": home_files.dataset_shards(home)})
     return saved
 
 
