@@ -59,7 +59,7 @@ def mounts(service: str) -> dict[str, tuple[str, bool]]:
 
 
 def test_every_container_is_named_here() -> None:
-    assert {*SERVICES, "redis", "postgres", "prometheus", "grafana", "demo"} == set(ALL)
+    assert {*SERVICES, "redis", "postgres", "prometheus", "grafana", "demo", "tools"} == set(ALL)
 
 
 @pytest.mark.parametrize("service", ALL)
@@ -77,7 +77,7 @@ def test_every_container_is_bounded_and_started_again(service: str) -> None:
     container = COMPOSE["services"][service]
     limits = container["deploy"]["resources"]["limits"]
     assert limits["memory"] and limits["pids"]
-    assert container["restart"] == ("on-failure:3" if service == "demo" else "unless-stopped")
+    assert container["restart"] == {"demo": "on-failure:3", "tools": "no"}.get(service, "unless-stopped")
     assert container["logging"]["options"].keys() == {"max-size", "max-file"}
 
 

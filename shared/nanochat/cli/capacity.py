@@ -129,7 +129,7 @@ def _gateway(url: str) -> Gateway:
     settings = CliSettings.load()
     running = None if url or settings.url else StackState.running(settings.home_dir)
     found = url or settings.url or (running.url if running else DEFAULT_URL)
-    return Gateway(found, settings.api_key.get_secret_value())
+    return Gateway(found, settings.key)
 
 
 def _rate(arrivals: Sequence[Arrival]) -> float:

@@ -27,7 +27,7 @@ class ApiClient:
     def from_settings(cls, settings: CliSettings) -> Self:
         """The gateway that was named, else the stack that runs in this home, else the default address."""
         running = None if settings.url else StackState.running(settings.home_dir)
-        return cls(settings.url or (running.url if running else DEFAULT_URL), settings.api_key.get_secret_value())
+        return cls(settings.url or (running.url if running else DEFAULT_URL), settings.key)
 
     async def __aenter__(self) -> Self:
         return self

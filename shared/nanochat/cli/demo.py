@@ -57,7 +57,7 @@ def demo(
 
 async def _demo(url: str, settings: StackSettings, config: dict[str, Any], fresh: bool, ask: bool) -> int:
     accuracies: dict[str, float] = {}
-    async with ApiClient(url, _key(settings)) as api:
+    async with ApiClient(url, settings.key) as api:
         served = await served_checkpoint(api, settings.model)
         if served and not fresh:
             say(f"{settings.model} is served already, from {served}. To train anew: make demo DEMO_FRESH=1")
@@ -147,12 +147,6 @@ async def _ask(api: ApiClient, model: str) -> int:
         say(f"\n> {question}\n{answer or '(no answer)'}")
         status = status if answer else 1
     return status
-
-
-def _key(settings: StackSettings) -> str:
-    """The client's own key, else the first admin key of the gateway that this command starts."""
-    own = settings.api_key.get_secret_value()
-    return own or settings.admin_keys.get_secret_value().split(",")[0].strip()
 
 
 def _json_object(text: str) -> dict[str, Any]:

@@ -10,6 +10,14 @@ class CliSettings(CommonSettings):
 
     url: str = Field(default="", description="The gateway that commands speak to; empty: the stack of $NANOCHAT_HOME.")
     api_key: SecretStr = Field(default=SecretStr(""), description="The key that commands send.")
+    admin_keys: SecretStr = Field(
+        default=SecretStr(""), description="Keys of the gateway; without one of its own, the first."
+    )
+
+    @property
+    def key(self) -> str:
+        """What commands send: their own key, or where the gateway's keys are known too, the first of those."""
+        return self.api_key.get_secret_value() or self.admin_keys.get_secret_value().split(",")[0].strip()
 
 
 class StackSettings(CliSettings):
@@ -19,7 +27,6 @@ class StackSettings(CliSettings):
     trainer_port: int = Field(default=8001, ge=1, le=65535, description="Jobs, on loopback.")
     inference_port: int = Field(default=8002, ge=1, le=65535, description="Generation, on loopback.")
     worker_metrics_port: int = Field(default=8003, ge=1, le=65535, description="Health and metrics of the worker.")
-    admin_keys: SecretStr = Field(default=SecretStr(""), description="Keys of the gateway; the demo uses the first.")
 
     def chosen(self, field: str) -> bool:
         """Whether the user set it, rather than the default."""
