@@ -73,7 +73,6 @@ def test_an_alert_says_how_grave_it_is_and_where_to_read_on(name: str) -> None:
     assert annotations["runbook_url"] == f"docs/operations.md#{name.lower()}"
 
 
-@pytest.mark.skipif(not OPERATIONS.exists(), reason="no docs/operations.md")
 def test_every_alert_has_its_section_and_no_section_is_of_another() -> None:
     # Of the headings only alerts' names are one word in capitals within: QueueStuck.
     sections = re.findall(r"^#+ ((?:[A-Z][a-z]+){2,})$", OPERATIONS.read_text(), re.MULTILINE)
