@@ -70,7 +70,7 @@ COPY --from=library /app /app
 COPY --from=library /opt/pip /opt/pip
 ENV PATH=/opt/pip/bin:$PATH PIP_PYTHON=/app/bin/python PIP_FIND_LINKS=/wheels PIP_DISABLE_PIP_VERSION_CHECK=1
 ARG PIP_INDEX_URL
-ARG FLASH_ATTN=flash-attn==2.8.3
+ARG FLASH_ATTN=flash-attn==2.8.3.post2
 ARG TORCHAO=torchao==0.18.0
 ARG MAX_JOBS=4
 WORKDIR /kernels
