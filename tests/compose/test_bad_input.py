@@ -80,7 +80,7 @@ def test_a_full_disk_ends_the_job_with_a_word_and_leaves_the_services_running(
     bystander: Deployment, tmp_path: Path
 ) -> None:
     small = tmp_path / "small.yaml"
-    options = {"type": "tmpfs", "device": "tmpfs", "o": "size=1m,uid=10001,gid=10001"}
+    options = {"type": "tmpfs", "device": "tmpfs", "o": "size=512k,uid=10001,gid=10001"}
     small.write_text(json.dumps({"volumes": {"home": {"driver_opts": options}}}))
     files = ("compose.yaml", str(small))
     bystander.do("up", "--detach", "--wait", "--no-build", "gateway", "worker", files=files)
