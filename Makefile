@@ -103,7 +103,7 @@ images:
 	@docker/images
 
 compose-test: setup .setup/dev system-deps images
-	@$(BIN)/python -m pytest tests/compose -x -s $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest tests/e2e/test_images.py tests/compose -x -s $(PYTEST_ARGS)
 
 bench: setup .setup/dev
 	@$(BIN)/nanochat bench
