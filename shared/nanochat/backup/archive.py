@@ -13,7 +13,7 @@ import tarfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Self, cast
 
 from nanochat.errors import DataError
 
@@ -34,7 +34,8 @@ class ArchiveWriter:
 
     def __init__(self, stream: BinaryIO, head: Mapping[str, Any]) -> None:
         self._sink = _Sink(stream)
-        self._tar = tarfile.open(fileobj=self._sink, mode="w|", format=tarfile.PAX_FORMAT)  # type: ignore[arg-type] # noqa: SIM115
+        stream_of_tar = cast(BinaryIO, self._sink)  # tarfile only writes to it
+        self._tar = tarfile.open(fileobj=stream_of_tar, mode="w|", format=tarfile.PAX_FORMAT)  # noqa: SIM115
         self._contents: dict[str, dict[str, Any]] = {}
         self.add_bytes(HEAD, _json({"format": FORMAT, **head}))
 
