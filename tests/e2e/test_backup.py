@@ -39,6 +39,7 @@ def test_a_deployment_comes_back_with_nothing_lost(stack: RealStack, tmp_path: P
         stack.post(f"/v1/jobs/{running}/cancel")
 
     # What is left of it is the file alone: another home, other ports.
+    (tmp_path / "new-machine").mkdir()
     new = RealStack(tmp_path / "new-machine", "restore", str(file))
     try:
         assert new.process.wait(60) == 0, new.output

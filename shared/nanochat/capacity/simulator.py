@@ -2,7 +2,7 @@
 
 A replica seats whoever has waited longest, takes new prompts in, and gives every row a token, in one step whose length
 the curves tell; what arrives meanwhile waits for its end. The gateway gives a request to the replica where it has the
-fewest open, once more to another when that one is full, and refuses it then.
+fewest open, to up to two others when that one is full, and refuses it then.
 """
 
 import heapq
@@ -102,7 +102,7 @@ class _Simulation:
     def arrive(self, outcome: Outcome) -> None:
         self.replicas.append(self.replicas.pop(0))  # equals take turns, as at the gateway
         first, *others = sorted(self.replicas, key=lambda replica: replica.num_open)
-        for replica in [first, *others[:1]]:
+        for replica in [first, *others[:2]]:
             if replica.num_open < self._curves.max_running + self._curves.max_waiting:
                 replica.waiting.append(outcome)
                 if not replica.is_running:
