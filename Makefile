@@ -6,6 +6,7 @@
 #   make check      ruff, mypy, import rules, TypeScript
 #   make bench      the benchmarks
 #   make env        secrets for docker compose, once
+#   make images     the images that compose.yaml names
 #   make compose-test   the containers, end to end (needs a container engine)
 #
 # Settings: PYTHON, TORCH, TORCH_INDEX_URL, PIP_INDEX_URL (pip's own), PYTEST_ARGS, NANOCHAT_* (README).
