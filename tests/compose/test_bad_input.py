@@ -47,12 +47,17 @@ def test_a_folder_of_data_that_is_missing_is_named(bystander: Deployment, tmp_pa
 def test_without_a_gpu_the_gpu_file_says_so(bystander: Deployment) -> None:
     if "nvidia" in docker("info", "--format", "{{json .Runtimes}}"):
         pytest.skip("the engine knows GPUs")
-    images = {name: f"nanochat/{name}:dev" for name in ("worker", "inference")}
-    for image in images.values():
-        docker("tag", image, f"{image}-cuda")
-    refused = bystander.run(
-        "up", "--detach", "--no-deps", "--no-build", "inference", files=("compose.yaml", "compose.gpu.yaml")
-    )
+    stand_in = "nanochat/inference:without-gpu-cuda"  # of a version that nobody has
+    docker("tag", "nanochat/inference:dev", stand_in)
+    try:
+        refused = bystander.run(
+            *("up", "--detach", "--no-deps", "--no-build", "inference"),
+            files=("compose.yaml", "compose.gpu.yaml"),
+            NANOCHAT_VERSION="without-gpu",
+        )
+        bystander.do("down", files=("compose.yaml", "compose.gpu.yaml"), NANOCHAT_VERSION="without-gpu")
+    finally:
+        docker("rmi", stand_in)
     assert refused.returncode != 0
     assert 'could not select device driver "nvidia"' in last_line(refused.stderr)
 
