@@ -33,7 +33,10 @@ class PrefillPoint(Strict):
 
 
 class Curves(Strict):
-    """`latency_s`: what a first token takes beside the engine's own step: HTTP, gateway, queues between threads."""
+    """`latency_s`: what a first token takes beside the engine's own step: HTTP, gateway, queues between threads.
+
+    `request_s`: what each request takes from the engine besides its prompt, where they share cores and an interpreter.
+    """
 
     format: Literal[1] = 1
     model: str
@@ -44,6 +47,7 @@ class Curves(Strict):
     max_running: Count
     max_waiting: int = Field(ge=0)
     latency_s: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    request_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     decode: Annotated[list[DecodePoint], Field(min_length=1)]
     prefill: Annotated[list[PrefillPoint], Field(min_length=1)]
 

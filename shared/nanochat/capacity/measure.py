@@ -17,6 +17,7 @@ from nanochat.cores import usable_cores
 from nanochat.errors import Conflict, Unavailable
 
 _SHORTEST_PROMPT = 8
+_TURNS = 6
 
 
 async def measure(gateway: Gateway, *, num_rounds: int, say: Callable[[str], None]) -> Curves:
@@ -36,11 +37,12 @@ async def measure(gateway: Gateway, *, num_rounds: int, say: Callable[[str], Non
     lengths = _doubling(_SHORTEST_PROMPT, service.context_length - 2)
     firsts = [(n, await _first_token_s(gateway, n, num_rounds)) for n in lengths]
     one_row = sorted((point.context, point.step_s) for point in decode if point.batch_size == 1)
-    latency_s = max(0.0, firsts[0][1] - interpolate(one_row, _SHORTEST_PROMPT))
-    prefill = [PrefillPoint(num_tokens=n, step_s=max(1e-6, first_s - latency_s)) for n, first_s in firsts]
+    shortest_step_s = interpolate(one_row, _SHORTEST_PROMPT)  # no prompt takes less than one token does
+    latency_s = max(0.0, min(first_s for _, first_s in firsts) - shortest_step_s)
+    prefill = [PrefillPoint(num_tokens=n, step_s=max(shortest_step_s, first_s - latency_s)) for n, first_s in firsts]
     for point in prefill:
         say(f"prompt of {point.num_tokens} tokens: {1000 * point.step_s:.2f} ms")
-    return Curves(
+    curves = Curves(
         model=service.model,
         checkpoint=service.checkpoint,
         num_parameters=service.num_parameters,
@@ -52,6 +54,9 @@ async def measure(gateway: Gateway, *, num_rounds: int, say: Callable[[str], Non
         decode=decode,
         prefill=prefill,
     )
+    request_s = median([await _request_s(gateway, curves) for _ in range(num_rounds)])
+    say(f"beside that, a request: {1000 * latency_s:.2f} ms until it begins, {1000 * request_s:.2f} ms of the engine's")
+    return curves.model_copy(update={"request_s": request_s})
 
 
 async def _step_s(gateway: Gateway, service: Service, batch_size: int, context: int, seed: int) -> float:
@@ -82,6 +87,26 @@ async def _first_token_s(gateway: Gateway, num_tokens: int, num_rounds: int) -> 
     if not found:
         raise Unavailable(f"no prompt of {num_tokens} tokens was answered at {gateway.url}; see the gateway's log.")
     return median(found)
+
+
+async def _request_s(gateway: Gateway, curves: Curves) -> float:
+    """From what is lost where requests follow each other in every slot: one's turn is its own latency and steps, and in
+    them the prompts and the overhead of all."""
+    arrival = Arrival(time_s=0.0, prompt_tokens=min(32, curves.context_length // 4), answer_tokens=16)
+
+    async def client(number: int) -> list[Outcome]:
+        return [
+            await gateway.ask(arrival, asyncio.get_running_loop().time(), seed=100 * number + turn)
+            for turn in range(_TURNS)
+        ]
+
+    began = asyncio.get_running_loop().time()
+    found = await asyncio.gather(*(client(number) for number in range(curves.max_running)))
+    turn_s = (asyncio.get_running_loop().time() - began) / _TURNS
+    num_new = sum(outcome.num_tokens for outcomes in found for outcome in outcomes) / (_TURNS * curves.max_running)
+    steps_s = num_new * curves.decode_s(curves.max_running, arrival.prompt_tokens + num_new / 2)
+    lost_s = (turn_s - curves.latency_s - steps_s) / curves.max_running
+    return max(0.0, lost_s - curves.prefill_s(arrival.prompt_tokens))
 
 
 def _contexts(service: Service) -> list[int]:

@@ -143,7 +143,7 @@ class _Simulation:
 
     def _fresh_s(self, fresh: Sequence[Outcome]) -> float:
         """Prompts go in together, shortest first, as many as their padded size allows."""
-        took_s, group = 0.0, 0
+        took_s, group = len(fresh) * self._curves.request_s, 0
         sizes = sorted(outcome.arrival.prompt_tokens for outcome in fresh)
         for index, size in enumerate(sizes):
             group += 1

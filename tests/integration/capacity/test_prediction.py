@@ -1,7 +1,7 @@
 """The simulator against the real thing: a gateway and a replica of today, measured, then loaded as the simulation was.
 
-Tolerance: medians and throughput within a factor of 1.6 either way, the 95th percentile of first tokens within 2.5: it
-hangs on a few requests. What is to be told apart is two replicas from four. Where other work takes cores from the
+Tolerance: rates within a factor of 1.6 either way, first tokens within 2 (median) and 2.5 (95th percentile, which hangs
+on a few requests). What is to be told apart is two replicas from four. Where other work takes cores from the
 server, its times say nothing; then the run is repeated, and at last skipped.
 """
 
@@ -38,7 +38,7 @@ from tests.integration.gateway.test_rolling_update import is_ready
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
-FACTORS = {"ttft_p50_s": 1.6, "ttft_p95_s": 2.5, "tokens_per_second_p50": 1.6, "output_tokens_per_second": 1.6}
+FACTORS = {"ttft_p50_s": 2.0, "ttft_p95_s": 2.5, "tokens_per_second_p50": 1.6, "output_tokens_per_second": 1.6}
 MAX_OTHERS_CORES = 0.2
 CONTEXT = 256
 MAX_RUNNING = 4

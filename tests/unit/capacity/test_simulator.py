@@ -20,6 +20,13 @@ def test_a_request_alone_waits_for_nobody() -> None:
     assert outcome.finished_s == pytest.approx(2.0 + 0.1 + 5 * 0.01)
 
 
+def test_a_request_takes_its_overhead_from_the_engine() -> None:
+    first, second = simulate(curves(max_running=2, request_s=0.02), [arrival(0.0), arrival(0.001)], 1).outcomes
+    assert first.ttft_s == pytest.approx(0.03)
+    # It joins at 30 ms: 20 ms of its own, its prompt, and a token of the first.
+    assert second.first_token_s == pytest.approx(0.07)
+
+
 def test_with_one_slot_the_second_waits_for_the_end_of_the_first() -> None:
     first, second = simulate(curves(), [arrival(0.0), arrival(0.001)], 1).outcomes
     assert first.finished_s == pytest.approx(0.05)
