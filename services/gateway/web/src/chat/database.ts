@@ -19,8 +19,13 @@ export async function loadAll(): Promise<Conversation[]> {
   return (stored ?? []).map(restored).sort((a, b) => b.updatedAt - a.updatedAt);
 }
 
+/** Handed over at once, not when the page next has time: it may be about to be left. */
 export async function save(conversation: Conversation): Promise<void> {
-  await (await open())?.put(STORE, conversation);
+  const transaction = (await open())?.transaction(STORE, "readwrite");
+  if (!transaction) return;
+  void transaction.store.put(conversation);
+  transaction.commit();
+  await transaction.done;
 }
 
 export async function remove(id: string): Promise<void> {

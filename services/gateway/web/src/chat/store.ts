@@ -55,7 +55,9 @@ export function change(id: string, step: (conversation: Conversation) => Convers
 }
 
 export function rename(id: string, title: string): void {
-  if (title.trim()) change(id, (conversation) => ({ ...conversation, title: title.trim() }));
+  if (!title.trim()) return;
+  change(id, (conversation) => ({ ...conversation, title: title.trim() }));
+  saveNow(id);
 }
 
 export async function remove(id: string): Promise<void> {
