@@ -108,6 +108,7 @@ compose-test: setup .setup/dev system-deps images
 
 bench: setup .setup/dev
 	@$(BIN)/nanochat bench
+	@$(BIN)/python -m pytest tests/bench -q
 
 clean:
 	rm -rf .setup .venv $(WEB)/node_modules services/gateway/nanochat_gateway/static

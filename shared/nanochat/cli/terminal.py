@@ -16,8 +16,9 @@ def say(line: str) -> None:
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:
-    """A borderless table; `empty` in its place when there are no rows."""
+    """A borderless table; `empty` in its place when there are no rows. The first column, which names, is never cut."""
     table = Table(*headings, box=None, pad_edge=False, header_style="bold")
+    table.columns[0].no_wrap = True
     for row in rows:
         table.add_row(*row)
     if table.row_count:

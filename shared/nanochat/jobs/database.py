@@ -4,6 +4,7 @@ The trainer upgrades the schema at its start, one process at a time; every other
 """
 
 import logging
+import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -202,7 +203,7 @@ def _sqlite_engine(url: str, busy_timeout_s: float) -> Engine:
         dbapi_connection.isolation_level = None  # the driver starts no transaction of its own; _begin does
         cursor = dbapi_connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout = {int(busy_timeout_s * 1000)}")
-        cursor.execute("PRAGMA journal_mode = WAL")
+        _use_wal(cursor, busy_timeout_s)
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.close()
 
@@ -212,6 +213,19 @@ def _sqlite_engine(url: str, busy_timeout_s: float) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
     return engine
+
+
+def _use_wal(cursor: Any, busy_timeout_s: float) -> None:
+    """Readers and a writer at once. SQLite's own waiting leaves out this one statement, in a file that is new."""
+    deadline = time.monotonic() + busy_timeout_s
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.01)
 
 
 @contextmanager

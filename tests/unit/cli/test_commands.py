@@ -11,7 +11,7 @@ import pytest
 from nanochat.cli import chat, follow
 from nanochat.cli.jobs import parse_values
 from nanochat.cli.main import main
-from nanochat.cli.terminal import duration
+from nanochat.cli.terminal import duration, print_table
 from nanochat.errors import InvalidConfig
 from nanochat.protocol.generate import Message
 from nanochat.protocol.jobs import Job, JobError, JobProgress
@@ -213,3 +213,9 @@ def test_local_training_refuses_a_bad_key_by_name(
     assert nanochat(monkeypatch, "train", "tokenizer", "vocab=512", "--local") == 1
     assert "config.vocab is not a known key" in capsys.readouterr().err
     assert not (home / "jobs").exists()
+
+
+def test_the_first_column_of_a_table_is_never_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    job_id = "job_1a2054a4903003015f5ea"
+    print_table(("id", "name", "more"), [(job_id, "a rather long name " * 3, "words " * 9)], empty="")
+    assert job_id in capsys.readouterr().out
