@@ -19,13 +19,8 @@ export async function loadAll(): Promise<Conversation[]> {
   return (stored ?? []).map(restored).sort((a, b) => b.updatedAt - a.updatedAt);
 }
 
-/** Handed over at once, not when the page next has time: it may be about to be left. */
 export async function save(conversation: Conversation): Promise<void> {
-  const transaction = (await open())?.transaction(STORE, "readwrite");
-  if (!transaction) return;
-  void transaction.store.put(conversation);
-  transaction.commit();
-  await transaction.done;
+  await (await open())?.put(STORE, conversation);
 }
 
 export async function remove(id: string): Promise<void> {
