@@ -58,7 +58,10 @@ def run_step(
             row.fork_of = None
     sampled = list(sources)
     if sampled:
-        append_sampled([row.sequence for row in sampled], logits[list(sources.values())])
+        places = list(sources.values())
+        # Most steps sample every row once, in order: then nothing has to be copied.
+        wanted = logits if places == list(range(len(logits))) else logits[places]
+        append_sampled([row.sequence for row in sampled], wanted)
     return Step(sampled, len(plan), sum(count for _, count in plan))
 
 

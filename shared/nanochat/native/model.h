@@ -4,10 +4,13 @@
 // by whoever is free. Tokens of all rows lie one after the other, without padding: M of them, (M, width) row by row.
 #pragma once
 
+#include <chrono>
+
 #include "attention.h"
 #include "kv_cache.h"
 #include "linear.h"
 #include "team.h"
+#include "thread_choice.h"
 
 namespace nanochat {
 
@@ -41,7 +44,7 @@ class Rows {
 class Model {
  public:
   Model(const Config& config, const int32_t* windows)
-      : config(config), windows(windows, windows + config.n_layer), layers(config.n_layer), team_(config.num_threads) {
+      : config(config), windows(windows, windows + config.n_layer), layers(config.n_layer), team_(config.num_threads), threads_(config.num_threads) {
     team_.reserve_phases(config.n_layer * 10 + 4);
   }
 
@@ -73,7 +76,10 @@ class Model {
     for (const auto& row : rows) M_ += row.count;
     reserve(cache, M_, static_cast<int>(wanted.size()));
     plan(rows);
-    team_.run([&](int thread) { work(thread, cache, rows, token_ids, previous_ids, wanted, logits); });
+    const int active = threads_.choose(M_);
+    const auto start = std::chrono::steady_clock::now();
+    team_.run(active, [&](int thread) { work(thread, cache, rows, token_ids, previous_ids, wanted, logits); });
+    threads_.observe(M_, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   }
 
   size_t weight_bytes() const {
@@ -268,6 +274,7 @@ class Model {
   Activations hidden() const { return activations(h_); }
 
   Team team_;
+  ThreadChoice threads_;
   int M_ = 0, room_ = 0, wanted_room_ = 0;
   Rows x_, x0_, middle_, h_, y_, qkv_, wide_, last_;
   Buffer<uint8_t> bytes_, last_bytes_;

@@ -33,12 +33,12 @@ inline void wait_for_change(std::atomic<uint32_t>& value, uint32_t old) {
 
 class Team {
  public:
-  explicit Team(int num_threads) : num_threads_(num_threads) {
+  explicit Team(int num_threads) : num_threads_(num_threads), active_(num_threads) {
     for (int id = 1; id < num_threads; ++id) threads_.emplace_back([this, id] { work(id); });
   }
   ~Team() {
     is_stopping_ = true;
-    start_.fetch_add(1, std::memory_order_release);
+    start_.store(~start_.load(), std::memory_order_release);
     start_.notify_all();
     for (auto& thread : threads_) thread.join();
   }
@@ -47,21 +47,25 @@ class Team {
 
   int num_threads() const { return num_threads_; }
 
-  // job(thread) on every thread, the caller's being 0; returns once all are done.
-  void run(const std::function<void(int)>& job) {
+  // job(thread) on the first `active` threads, the caller's being 0; returns once all are done.
+  void run(int active, const std::function<void(int)>& job) {
+    active_ = active;
     job_ = &job;
     for (auto& counter : counters_) counter.store(0, std::memory_order_relaxed);
-    start_.fetch_add(1, std::memory_order_release);
-    start_.notify_all();
+    if (active > 1) {
+      // Number of the run and of its threads in one word: who wakes late must not take one run's for the other's.
+      start_.store(((start_.load() >> kActiveBits) + 1) << kActiveBits | active, std::memory_order_release);
+      start_.notify_all();
+    }
     job(0);
     meet();
   }
 
   // Nobody goes on before all are here.
   void meet() {
-    if (num_threads_ == 1) return;
+    if (active_ == 1) return;
     const uint32_t round = round_.load(std::memory_order_acquire);
-    if (arrived_.fetch_add(1, std::memory_order_acq_rel) == num_threads_ - 1) {
+    if (arrived_.fetch_add(1, std::memory_order_acq_rel) == active_ - 1) {
       arrived_.store(0, std::memory_order_relaxed);
       round_.store(round + 1, std::memory_order_release);
       round_.notify_all();
@@ -83,18 +87,22 @@ class Team {
   }
 
  private:
+  static constexpr int kActiveBits = 10;
+
   void work(int id) {
     uint32_t seen = 0;
     while (true) {
       wait_for_change(start_, seen);
       seen = start_.load(std::memory_order_acquire);
       if (is_stopping_) return;
+      if (id >= static_cast<int>(seen & ((1 << kActiveBits) - 1))) continue;
       (*job_)(id);
       meet();
     }
   }
 
   const int num_threads_;
+  int active_;
   const std::function<void(int)>* job_ = nullptr;
   std::vector<std::atomic<int>> counters_;
   std::atomic<uint32_t> start_{0};

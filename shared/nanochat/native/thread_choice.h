@@ -1,0 +1,70 @@
+// How many threads a step is shared among: all, unless fewer have turned out to be faster.
+//
+// A step of a small model is over before a second thread is awake; and where others want the cores, a phase lasts until
+// the thread that was put aside is let on again. Both show in the time that steps take. So each size of step keeps the
+// times of each number of threads, uses the best, and now and then tries its neighbour. Results do not depend on it.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <vector>
+
+namespace nanochat {
+
+class ThreadChoice {
+ public:
+  explicit ThreadChoice(int most) {
+    for (int n = 1; n < most; n *= 2) counts_.push_back(n);
+    counts_.push_back(most);
+    for (auto& size : sizes_) size.seconds.assign(counts_.size(), 0.0);
+  }
+
+  // For a step of M tokens. observe() is to follow.
+  int choose(int M) {
+    Size& size = sizes_[index(M)];
+    const int num = static_cast<int>(counts_.size());
+    const int step = size.num_steps++;
+    if (step < kFirstTries * num) {  // each a few times at the start, the most first
+      size.current = num - 1 - step / kFirstTries;
+      return counts_[size.current];
+    }
+    size.current = 0;
+    for (int i = 1; i < num; ++i)
+      if (size.seconds[i] < size.seconds[size.current]) size.current = i;
+    if (step % kPeriod == 0) {
+      const int neighbour = size.current + (step / kPeriod % 2 ? 1 : -1);
+      if (neighbour >= 0 && neighbour < num) size.current = neighbour;
+    }
+    return counts_[size.current];
+  }
+
+  void observe(int M, double seconds) {
+    Size& size = sizes_[index(M)];
+    double& mean = size.seconds[size.current];
+    const double each = seconds / M;
+    if (mean == 0.0) {
+      mean = each;
+    } else if (size.num_steps <= kFirstTries * static_cast<int>(counts_.size())) {
+      mean = std::min(mean, each);  // the first steps also fetch memory and wake threads
+    } else {
+      mean += kNewest * (std::min(each, 4 * mean) - mean);  // one time far off the others is an accident, many are news
+    }
+  }
+
+ private:
+  static constexpr int kFirstTries = 3, kPeriod = 64;
+  static constexpr double kNewest = 0.25;
+
+  struct Size {
+    std::vector<double> seconds;  // a token, for each count
+    int num_steps = 0, current = 0;
+  };
+
+  static int index(int M) { return std::bit_width(static_cast<unsigned>(M)) - 1; }
+
+  std::vector<int> counts_;
+  std::array<Size, 32> sizes_;
+};
+
+}  // namespace nanochat
