@@ -15,11 +15,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from nanochat.bench.machine import Machine, OthersWork, describe
 from nanochat.config import GPTConfig
 from nanochat.cores import usable_cores
 from nanochat.files import write_file
 from tests.bench.decoding import DecodingFigures, measure_decoding
-from tests.bench.machine import Machine, OthersWork, describe
 from tests.bench.training import TrainingFigures, measure_training
 
 

@@ -12,15 +12,16 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
 
-from nanochat.capacity.arrivals import Pattern
+from nanochat.bench.serving.arrivals import Pattern
 from nanochat.capacity.curves import Curves
-from nanochat.capacity.load import Gateway, as_they_became
+from nanochat.capacity.load import Gateway, Service, as_they_became
 from nanochat.capacity.measure import measure
 from nanochat.capacity.simulator import simulate
 from nanochat.capacity.sizing import Figures, figures
@@ -147,9 +148,8 @@ def others_s() -> float:
 
 def test_curves_of_two_replicas_are_refused(gateway_url: str) -> None:
     class TwoReplicas(Gateway):
-        async def _get(self, path: str):  # type: ignore[no-untyped-def]
-            found = await super()._get(path)
-            return {**found, "total_workers": 2} if path == "/stats" else found
+        async def service(self) -> Service:
+            return replace(await super().service(), num_replicas=2)
 
     async def run() -> None:
         async with TwoReplicas(gateway_url) as gateway:
