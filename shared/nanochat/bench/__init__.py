@@ -2,7 +2,8 @@
 
 serving/        load on any OpenAI-compatible address, torch-free
 machine.py      the machine: its peaks, and what others took of it meanwhile
-decoding.py     the offline engine at so many streams, beside those peaks
+decoding.py     times of the offline engine at so many streams
+timing.py       such times, ours or a peer's, and what they are of the machine's peaks
 work.py         what a step must read and multiply, by a model's sizes
 plain.py        the same model in plain PyTorch, one prompt and its samples: something to compare with
 random_model.py a model with random weights whose answers never end early
