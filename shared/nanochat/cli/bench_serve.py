@@ -22,6 +22,7 @@ from nanochat.cli.terminal import print_table, say
 from nanochat.errors import InvalidConfig
 
 DEFAULT_CONCURRENCY = "1,4,16,32"
+_CASE_SLOTS = 16
 
 
 class Prompts(StrEnum):
@@ -66,7 +67,9 @@ def serve(
     random_model: Annotated[
         int, typer.Option(min=0, help="Serve a model of this depth with random weights meanwhile, and load that.")
     ] = 0,
-    max_running: Annotated[int, typer.Option(min=1, help="Of --random-model: requests that it computes at once.")] = 32,
+    max_running: Annotated[
+        int, typer.Option(min=0, help="Of --random-model: requests computed at once; 0: as many as run at once here.")
+    ] = 0,
 ) -> None:
     """Measure a service under load: first tokens, gaps between tokens, throughput, goodput, errors."""
     targets = Targets.parse(goodput)
@@ -75,6 +78,8 @@ def serve(
         raise InvalidConfig("--random-model starts a server of its own; leave out --url.")
     if case is Case.MEMORY and not random_model:
         raise InvalidConfig("the memory of a server elsewhere cannot be seen; use --random-model with --case memory.")
+    if not max_running:
+        max_running = _CASE_SLOTS if case is not None or kind == "rate" else round(max(loads))
     shape = Shape(
         prompt_tokens=prompt_tokens,
         max_tokens=max_tokens,

@@ -124,6 +124,7 @@ def _environment() -> dict[str, str]:
     return {
         "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores)),
         "VLLM_CPU_KVCACHE_SPACE": str(_CACHE_GIB),
+        "GOMP_SPINCOUNT": "300000",  # libgomp's default, whatever this process runs with
         "VLLM_LOGGING_LEVEL": "WARNING",
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
