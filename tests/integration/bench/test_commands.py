@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from nanochat.cli.bench_serve import _server
 from nanochat.cli.main import app
-from nanochat.errors import InvalidConfig, NotFound
+from nanochat.cli.vllm import VLLM, Sizes
+from nanochat.errors import InvalidConfig, NotFound, Unavailable
 from tests.integration.bench.fake_openai import FakeOpenAI
 from tests.integration.gateway.server import serving
 
@@ -126,6 +127,23 @@ def test_sizes_that_are_none_are_refused(arguments: list[str], home: Path) -> No
 def test_a_peer_that_is_not_installed_is_said_before_anything_is_measured(home: Path) -> None:
     with pytest.raises(NotFound, match="make bench-peers"):
         run("engine", "--vllm-python", "/nonexistent/python")
+
+
+def test_a_peer_that_fails_is_told_with_the_end_of_its_output(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho it has no such operator\nexit 3\n")
+    python.chmod(0o755)
+    sizes = Sizes(
+        n_layer=1, n_embd=64, n_head=1, vocab_size=320, max_model_len=16,
+        prompt_tokens=8, new_tokens=4, streams=(1,), num_rounds=1, temperature=0.0,
+    )  # fmt: skip
+    with pytest.raises(Unavailable, match=r"status 3:\n.*no such operator"):
+        asyncio.run(VLLM(python, tmp_path).measure(sizes))
+
+
+def test_llama_cpp_is_refused_where_it_would_not_be_measured(home: Path) -> None:
+    with pytest.raises(InvalidConfig, match="--http"):
+        run("engine", "--llama-python", sys.executable)
 
 
 @pytest.mark.slow
