@@ -169,7 +169,7 @@ async def _levels(url: str, counts: Sequence[int], case: Case) -> list[Level]:
             shape = Shape(
                 prompt_tokens=str(case.prompt_tokens),
                 max_tokens=str(case.new_tokens),
-                num_requests=max(6, 3 * count),
+                num_requests=max(6, 2 * count),
                 duration_s=600.0,
             )
             levels += await sweep(server, dialect, shape, "concurrency", [count], Targets())
