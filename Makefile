@@ -37,7 +37,7 @@ NPM = PATH="$$(cat .setup/node)$$PATH" npm --prefix $(WEB)
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
 
-setup: .setup/python .setup/web
+setup: .setup/python .setup/native .setup/web
 web: .setup/web
 
 .venv/pyvenv.cfg:
@@ -56,6 +56,12 @@ web: .setup/web
 .setup/python: .setup/torch $(MANIFESTS)
 	@echo "==> Python packages"
 	@$(PIP) install -c constraints.txt -e 'shared[torch,cli,postgres,embedded]' $(SERVICES:%=-e services/%)
+	@touch $@
+
+# Without a C++ compiler a model runs on torch's own operations.
+.setup/native: .setup/python $(wildcard shared/nanochat/native/*.h) shared/nanochat/native/api.cpp
+	@echo "==> kernels for this CPU"
+	@$(BIN)/python -m nanochat.native.build || true
 	@touch $@
 
 .setup/dev: .setup/python pyproject.toml
@@ -130,5 +136,5 @@ bench-peers: .setup/python
 	@$(PEERS)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 
 clean:
-	rm -rf .setup .venv .venv-peers $(WEB)/node_modules services/gateway/nanochat_gateway/static
+	rm -rf .setup .venv .venv-peers shared/nanochat/native/prebuilt $(WEB)/node_modules services/gateway/nanochat_gateway/static
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

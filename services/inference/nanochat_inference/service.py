@@ -85,7 +85,7 @@ class InferenceService:
             checkpoint=loaded.checkpoint,
             context_length=loaded.context_length,
             vocab_size=loaded.tokenizer.vocab_size,
-            num_parameters=loaded.model.num_parameters(),
+            num_parameters=loaded.num_parameters,
             created=int(loaded.created),
         )
 
@@ -95,7 +95,7 @@ class InferenceService:
         is_available = not self.unready_reasons() and self._runner.num_open < self.settings.max_running
         worker = {
             "gpu_id": 0,
-            "device": str(loaded.model.device) if loaded else None,
+            "device": str(loaded.device) if loaded else None,
             "checkpoint": loaded.checkpoint if loaded else None,
             "num_open": self._runner.num_open,
             "max_running": self.settings.max_running,
@@ -135,7 +135,7 @@ class InferenceService:
         """On the watcher's thread: from now on new requests get this model."""
         self._runner.use(loaded)
         self._current = loaded
-        self.metrics.set_model(self.settings.model, loaded.checkpoint, loaded.model.device)
+        self.metrics.set_model(self.settings.model, loaded.checkpoint, loaded.device)
 
 
 def _source(settings: InferenceSettings) -> ModelSource:

@@ -13,17 +13,16 @@ from nanochat.bench.random_model import random_model, random_tokenizer
 from nanochat.bench.timing import Case, Timing
 from nanochat.bench.work import Weights
 from nanochat.config import GPTConfig
+from nanochat.engine.backend import make_backend
 from nanochat.engine.generate import Engine
 from nanochat.engine.params import SamplingParams
-from nanochat.errors import InvalidConfig
 
 
 def make_engine(config: GPTConfig, weights: Weights, num_slots: int, max_len: int) -> Engine:
-    """The one place that knows how an engine comes by its weights. Raises InvalidConfig on weights that it lacks."""
-    if weights != "fp32":
-        raise InvalidConfig(f"the engine has no {weights} weights here; leave them out of --weights.", param="weights")
+    """The one place that knows how an engine comes by its weights. Raises InvalidConfig where int8 cannot be had."""
     model, tokenizer = random_model(config), random_tokenizer(config.vocab_size)
-    return Engine(model, tokenizer, num_slots=num_slots, max_len=max_len)
+    backend = make_backend(model, num_slots=num_slots, max_len=max_len, weights=weights, is_frozen=True)
+    return Engine(backend, tokenizer)
 
 
 def measure(engine: Engine, vocab_size: int, num_streams: Seq[int], case: Case, num_rounds: int) -> list[Timing]:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # it loads torch, which the command line starts without
     from nanochat.bench.comparison import Peaks, Subject
 
 _WEIGHTS = ("fp32", "int8")
+OWN = "nanochat "  # how the names of our own subjects begin (bench/comparison.py)
 
 
 @dataclass(kw_only=True)
@@ -141,13 +142,18 @@ async def _over_http(
     sizes = _vllm_sizes(measured.config, case, counts, rounds=1)
 
     @asynccontextmanager
-    async def own() -> AsyncIterator[str]:
-        async with random_service(depth=measured.depth, max_running=max(counts), sequence_len=512) as service:
+    async def own(weights: Weights) -> AsyncIterator[str]:
+        chosen = {"NANOCHAT_INFERENCE_PRECISION": weights}
+        async with random_service(
+            depth=measured.depth, max_running=max(counts), sequence_len=512, environment=chosen
+        ) as service:
             yield service.url
 
     with tempfile.TemporaryDirectory(prefix="nanochat-bench-") as name:
         folder = Path(name)
-        servers: dict[str, Callable[[], AbstractAsyncContextManager[str]]] = {"nanochat": own}
+        servers: dict[str, Callable[[], AbstractAsyncContextManager[str]]] = {
+            subject.name: partial(own, subject.weights) for subject in measured.prompts if subject.name.startswith(OWN)
+        }
         if llama_python is not None:
             for weights in LLAMA_WEIGHTS:
                 servers[f"llama.cpp {weights}"] = partial(serve_llama_cpp, llama_python, folder, sizes, weights)
