@@ -151,12 +151,13 @@ async def _over_http(
 
     with tempfile.TemporaryDirectory(prefix="nanochat-bench-") as name:
         folder = Path(name)
-        servers: dict[str, Callable[[], AbstractAsyncContextManager[str]]] = {
-            subject.name: partial(own, subject.weights) for subject in measured.prompts if subject.name.startswith(OWN)
-        }
+        servers: dict[str, Callable[[], AbstractAsyncContextManager[str]]] = {}
+        for subject in measured.prompts:
+            if subject.name.startswith(OWN):
+                servers[subject.name] = partial(own, subject.weights)
         if llama_python is not None:
-            for weights in LLAMA_WEIGHTS:
-                servers[f"llama.cpp {weights}"] = partial(serve_llama_cpp, llama_python, folder, sizes, weights)
+            for kind in LLAMA_WEIGHTS:
+                servers[f"llama.cpp {kind}"] = partial(serve_llama_cpp, llama_python, folder, sizes, kind)
         if vllm_python is not None:
             servers["vLLM"] = partial(VLLM(vllm_python, folder).serve, sizes)
         found = {}
