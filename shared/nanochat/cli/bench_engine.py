@@ -143,7 +143,7 @@ async def _over_http(
 
     @asynccontextmanager
     async def own(weights: Weights) -> AsyncIterator[str]:
-        chosen = {"NANOCHAT_INFERENCE_PRECISION": weights}
+        chosen: dict[str, str] = {"NANOCHAT_INFERENCE_PRECISION": weights}
         async with random_service(
             depth=measured.depth, max_running=max(counts), sequence_len=512, environment=chosen
         ) as service:
