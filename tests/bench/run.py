@@ -1,13 +1,12 @@
-"""`make bench`: measures the demo's model on this machine's CPU, prints a table and writes a JSON file.
+"""`nanochat bench`: training and decoding of the demo's model on this machine's CPU; a table and a JSON file.
 
 In the repository's root: python -m tests.bench.run FOLDER. Meant for idle cores: other work spoils every figure, and
 makes the run itself several times as long.
 """
 
-import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,12 +14,17 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from nanochat.bench import report as files
+from nanochat.bench.decoding import make_engine
+from nanochat.bench.decoding import measure as measure_decoding
+from nanochat.bench.machine import READ_SIZE_BYTES, Machine, OthersWork, describe, product_flops, read_bytes_per_second
+from nanochat.bench.timing import Case, DecodingFigures, figures
+from nanochat.bench.work import Work
 from nanochat.config import GPTConfig
 from nanochat.cores import usable_cores
-from nanochat.files import write_file
-from tests.bench.decoding import DecodingFigures, measure_decoding
-from tests.bench.machine import Machine, OthersWork, describe
 from tests.bench.training import TrainingFigures, measure_training
+
+TEMPERATURE = 0.3  # of chats that name none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,7 @@ class Sizes:
     num_new: int = 64
     num_training_rounds: int = 12
     num_decoding_rounds: int = 5
+    read_size_bytes: int = READ_SIZE_BYTES
 
     def config(self, window_pattern: str) -> GPTConfig:
         return GPTConfig.from_depth(
@@ -67,13 +72,7 @@ def measure(sizes: Sizes) -> Report:
     training = measure_training(
         full, sizes.config(sizes.window_pattern), batch_size=sizes.batch_size, num_rounds=sizes.num_training_rounds
     )
-    decoding = measure_decoding(
-        full,
-        num_rows=sizes.num_rows,
-        prompt_len=sizes.sequence_len // 2,
-        num_new=sizes.num_new,
-        num_rounds=sizes.num_decoding_rounds,
-    )
+    decoding = _decoding(sizes, full, training.peak_gflops * 1e9)
     return Report(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         machine=describe(),
@@ -82,6 +81,19 @@ def measure(sizes: Sizes) -> Report:
         sizes=sizes,
         training=training,
         decoding=decoding,
+    )
+
+
+def _decoding(sizes: Sizes, config: GPTConfig, peak_flops: float) -> list[DecodingFigures]:
+    case = Case(prompt_tokens=sizes.sequence_len // 2, new_tokens=sizes.num_new, temperature=TEMPERATURE)
+    engine = make_engine(config, "fp32", max(sizes.num_rows), config.sequence_len)
+    timings = measure_decoding(engine, config.vocab_size, sizes.num_rows, case, sizes.num_decoding_rounds)
+    return figures(
+        timings,
+        case,
+        Work(config=config, weights="fp32"),
+        product_flops=max(peak_flops, product_flops()),
+        read_bytes_per_second=read_bytes_per_second(sizes.read_size_bytes),
     )
 
 
@@ -98,20 +110,12 @@ def table(report: Report) -> Table:
     shown.add_row(f"  windows {sizes.window_pattern} to full attention", f"{training.windowed_speedup:.2f} x")
     for one in report.decoding:
         shown.add_section()
-        rows = f"{one.num_rows} row{'s'[: one.num_rows > 1]}"
-        shown.add_row(f"decoding, {rows}", f"{one.tokens_per_second:,.0f} tokens/s")
-        if one is not report.decoding[0]:
-            shown.add_row(f"  to {report.decoding[0].num_rows}", f"{one.speedup:.2f} x")
+        rows = f"{one.num_streams} row{'s'[: one.num_streams > 1]}"
+        shown.add_row(f"decoding, {rows}", f"{one.decode_tokens_per_second:,.0f} tokens/s")
+        shown.add_row("  share of the read bandwidth", f"{one.read_ratio:.2f}")
         shown.add_row(f"prefill, {rows} of {sizes.sequence_len // 2}", f"{one.prefill_tokens_per_second:,.0f} tokens/s")
     shown.caption = f"Others took {report.others_cores:.2f} of {machine.cores} cores meanwhile."
     return shown
-
-
-def write(report: Report, folder: Path) -> Path:
-    """Named after its time: 20250131T120000Z.json."""
-    path = folder / datetime.fromisoformat(report.date).strftime("%Y%m%dT%H%M%SZ.json")
-    write_file(path, (json.dumps(asdict(report), indent=2) + "\n").encode())
-    return path
 
 
 def main() -> None:
@@ -121,7 +125,8 @@ def main() -> None:
     console.print("Measuring: minutes, and many where other work wants the cores, which spoils the figures too.")
     report = measure(Sizes())
     console.print(table(report))
-    console.print(f"Written to {write(report, Path(sys.argv[1]))}", soft_wrap=True)
+    for path in files.write(Path(sys.argv[1]), "training", report):
+        console.print(f"Written to {path}", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -12,26 +12,21 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from dataclasses import replace
 
 import psutil
 import pytest
-import torch
 
-from nanochat.capacity.arrivals import Pattern
+from nanochat.bench.random_model import write_checkpoint
+from nanochat.bench.serving.arrivals import Pattern
 from nanochat.capacity.curves import Curves
-from nanochat.capacity.load import Gateway, as_they_became
+from nanochat.capacity.load import Gateway, Service, as_they_became
 from nanochat.capacity.measure import measure
 from nanochat.capacity.simulator import simulate
 from nanochat.capacity.sizing import Figures, figures
-from nanochat.checkpoint import store
 from nanochat.cli.ports import any_free_port
 from nanochat.config import GPTConfig
 from nanochat.errors import Conflict
-from nanochat.model.gpt import GPT
-from nanochat.model.init import init_weights
-from nanochat.model.names import named_tensors
-from nanochat.tokenizer.bpe import Tokenizer
 from tests.integration.gateway.server import eventually
 from tests.integration.gateway.test_process import environment
 from tests.integration.gateway.test_rolling_update import is_ready
@@ -47,7 +42,8 @@ MAX_RUNNING = 4
 @pytest.fixture(scope="module")
 def gateway_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A random model of four layers behind a real replica and a real gateway."""
-    checkpoint = random_checkpoint(tmp_path_factory.mktemp("home"))
+    config = GPTConfig.from_depth(4, vocab_size=512, sequence_len=CONTEXT, head_dim=64)
+    checkpoint = write_checkpoint(tmp_path_factory.mktemp("home"), config)
     inference, gateway = any_free_port(), any_free_port()
     with ExitStack() as held:
         held.enter_context(
@@ -69,18 +65,6 @@ def gateway_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         )
         eventually(lambda: is_ready(gateway), "the gateway is ready", deadline_s=60)
         yield f"http://127.0.0.1:{gateway}"
-
-
-def random_checkpoint(home: Path) -> Path:
-    config = GPTConfig.from_depth(4, vocab_size=512, sequence_len=CONTEXT, head_dim=64)
-    model = GPT(config)
-    init_weights(model, torch.Generator().manual_seed(1))
-    pairs = [bytes([65 + i // 26, 65 + i % 26]) for i in range(config.vocab_size - 256 - 9)]
-    tokenizer = Tokenizer([*(bytes([byte]) for byte in range(256)), *pairs])
-    identity = store.save(
-        home, "r", "sft", 1, model_tensors=named_tensors(model), config=config, tokenizer=tokenizer, state={}
-    )
-    return home / "checkpoints" / identity
 
 
 @contextmanager
@@ -147,9 +131,8 @@ def others_s() -> float:
 
 def test_curves_of_two_replicas_are_refused(gateway_url: str) -> None:
     class TwoReplicas(Gateway):
-        async def _get(self, path: str):  # type: ignore[no-untyped-def]
-            found = await super()._get(path)
-            return {**found, "total_workers": 2} if path == "/stats" else found
+        async def service(self) -> Service:
+            return replace(await super().service(), num_replicas=2)
 
     async def run() -> None:
         async with TwoReplicas(gateway_url) as gateway:

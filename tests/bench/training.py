@@ -10,12 +10,12 @@ from statistics import median
 
 import torch
 
+from nanochat.bench.machine import product_flops
 from nanochat.config import GPTConfig
 from nanochat.model.gpt import GPT
 from nanochat.model.init import init_weights
 from nanochat.optim.groups import param_groups
 from nanochat.optim.optimizer import MuonAdamW
-from tests.bench.machine import product_flops
 
 
 @dataclass(frozen=True, kw_only=True)

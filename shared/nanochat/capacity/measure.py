@@ -9,7 +9,7 @@ import platform
 from collections.abc import Callable
 from statistics import median
 
-from nanochat.capacity.arrivals import Arrival
+from nanochat.bench.serving.arrivals import Arrival
 from nanochat.capacity.curves import Curves, DecodePoint, PrefillPoint, interpolate
 from nanochat.capacity.load import Gateway, Service
 from nanochat.capacity.simulator import Outcome
@@ -81,7 +81,7 @@ async def _first_token_s(gateway: Gateway, num_tokens: int, num_rounds: int) -> 
     arrival = Arrival(time_s=0.0, prompt_tokens=num_tokens, answer_tokens=2)
     found = []
     for seed in range(2 * num_rounds):
-        outcome = await gateway.ask(arrival, asyncio.get_running_loop().time(), seed=seed)
+        outcome = await gateway.ask(arrival, seed=seed)
         if not outcome.is_refused:
             found.append(outcome.ttft_s)
     if not found:
@@ -95,10 +95,7 @@ async def _request_s(gateway: Gateway, curves: Curves) -> float:
     arrival = Arrival(time_s=0.0, prompt_tokens=min(32, curves.context_length // 4), answer_tokens=16)
 
     async def client(number: int) -> list[Outcome]:
-        return [
-            await gateway.ask(arrival, asyncio.get_running_loop().time(), seed=100 * number + turn)
-            for turn in range(_TURNS)
-        ]
+        return [await gateway.ask(arrival, seed=100 * number + turn) for turn in range(_TURNS)]
 
     began = asyncio.get_running_loop().time()
     found = await asyncio.gather(*(client(number) for number in range(curves.max_running)))

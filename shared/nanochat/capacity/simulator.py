@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
-from nanochat.capacity.arrivals import Arrival
+from nanochat.bench.serving.arrivals import Arrival
 from nanochat.capacity.curves import Curves
 
 # As in engine/step.py, which loads torch: padded tokens in one forward of prompts.

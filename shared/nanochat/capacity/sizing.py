@@ -1,10 +1,10 @@
 """The target, and the fewest replicas that hold it."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nanochat.capacity.arrivals import Arrival
+from nanochat.bench.serving.arrivals import Arrival
+from nanochat.bench.serving.figures import percentile
 from nanochat.capacity.curves import Curves
 from nanochat.capacity.simulator import Run, simulate
 from nanochat.errors import InvalidConfig
@@ -85,9 +85,3 @@ def size(curves: Curves, arrivals: Sequence[Arrival], target: Target, max_replic
         else:
             too_few = middle
     return [tried[number] for number in sorted(tried)]
-
-
-def percentile(values: Sequence[float], ratio: float) -> float:
-    """The smallest value that this share of all does not exceed."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(ratio * len(ordered)) - 1)]

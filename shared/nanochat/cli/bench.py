@@ -6,11 +6,13 @@ from pathlib import Path
 
 import typer
 
-from nanochat.cli import capacity
+from nanochat.cli import bench_engine, bench_serve, capacity
 from nanochat.cli.settings import CliSettings
 from nanochat.errors import NotFound
 
 app = typer.Typer(invoke_without_command=True)
+app.command()(bench_engine.engine)
+app.command()(bench_serve.serve)
 app.command()(capacity.curves)
 app.command("capacity")(capacity.capacity)
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nanochat.capacity.arrivals import Arrival, Pattern, cut_to_context, read_trace
+from nanochat.bench.serving.arrivals import Arrival, Pattern, cut_to_context, read_trace
 from nanochat.capacity.curves import Curves
 from nanochat.capacity.load import Gateway, as_they_became
 from nanochat.capacity.measure import measure

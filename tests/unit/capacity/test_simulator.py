@@ -2,7 +2,7 @@
 
 import pytest
 
-from nanochat.capacity.arrivals import Arrival, Pattern
+from nanochat.bench.serving.arrivals import Arrival, Pattern
 from nanochat.capacity.simulator import MAX_PREFILL_TOKENS, simulate
 from nanochat.engine import step
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from nanochat.capacity.arrivals import Pattern
-from nanochat.capacity.sizing import Target, percentile, size
+from nanochat.bench.serving.arrivals import Pattern
+from nanochat.capacity.sizing import Target, size
 from nanochat.errors import InvalidConfig
 
 from .curves_for_tests import curves
@@ -44,8 +44,3 @@ def test_a_refused_request_counts_as_a_first_token_that_never_came() -> None:
 def test_what_is_no_target_is_refused(values: dict[str, float]) -> None:
     with pytest.raises(InvalidConfig, match="is no target"):
         Target(**values)
-
-
-@pytest.mark.parametrize(("ratio", "value"), [(0.05, 1), (0.5, 10), (0.95, 19), (1.0, 20)])
-def test_percentiles_are_values_that_were_seen(ratio: float, value: float) -> None:
-    assert percentile(list(range(20, 0, -1)), ratio) == value

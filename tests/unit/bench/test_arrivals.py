@@ -6,7 +6,7 @@ from statistics import mean
 
 import pytest
 
-from nanochat.capacity.arrivals import Arrival, Pattern, cut_to_context, lengths, read_trace
+from nanochat.bench.serving.arrivals import Arrival, Pattern, cut_to_context, lengths, read_trace
 from nanochat.errors import DataError, InvalidConfig
 
 

@@ -1,4 +1,4 @@
-"""The machine that is measured: what it is, how fast it multiplies, and how much of it others took meanwhile."""
+"""The machine that is measured: what it is, how fast it multiplies and reads, and what others took of it meanwhile."""
 
 import os
 import platform
@@ -14,6 +14,8 @@ from nanochat.cores import usable_cores
 _CPU_INFO = Path("/proc/cpuinfo")
 # Large enough that reading the matrices costs nothing beside multiplying them, small enough for a fifth of a second.
 PRODUCT_SIZE = 2048
+# Many times any cache: what is read comes from memory.
+READ_SIZE_BYTES = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,17 @@ def product_flops(size: int = PRODUCT_SIZE, trials: int = 2) -> float:
     return 2 * size**3 / best_s
 
 
+def read_bytes_per_second(size_bytes: int = READ_SIZE_BYTES, trials: int = 5) -> float:
+    """How fast all threads together read memory once, in order: the sum of a float32 buffer, the best of a few."""
+    buffer = torch.ones(size_bytes // 4)  # written, so that every page is memory and none is the shared page of zeros
+    best_s = float("inf")
+    for _ in range(trials):
+        start = time.perf_counter()
+        buffer.sum()
+        best_s = min(best_s, time.perf_counter() - start)
+    return size_bytes / best_s
+
+
 class OthersWork:
     """What everything but this process takes of the cores from now on; a hypervisor's share counts."""
 
@@ -59,4 +72,6 @@ class OthersWork:
         system, own = psutil.cpu_times(), psutil.Process().cpu_times()
         # A guest's time is in user and nice already. Not every system has these fields.
         not_taken_s = sum(getattr(system, name, 0.0) for name in ("idle", "iowait", "guest", "guest_nice"))
-        return sum(system) - not_taken_s - own.user - own.system
+        # Children that have ended belong to the measurement: peers are started by it.
+        ours_s = own.user + own.system + own.children_user + own.children_system
+        return sum(system) - not_taken_s - ours_s

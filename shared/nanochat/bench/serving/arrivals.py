@@ -32,7 +32,7 @@ class Pattern:
     prompt_tokens: str
     answer_tokens: str
 
-    def draw(self, num_requests: int, seed: int) -> list[Arrival]:
+    def draw(self, num_requests: int, seed: int | str) -> list[Arrival]:
         """The same seed gives the same arrivals, and those of another rate at other times only."""
         if not 0 < self.rate < float("inf"):
             raise InvalidConfig(f"the rate is {self.rate:g} requests a second; give one above 0.", param="rate")
