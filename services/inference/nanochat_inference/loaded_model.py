@@ -13,6 +13,7 @@ import torch
 from nanochat.checkpoint import store
 from nanochat.engine.backend import Backend, Weights, make_backend
 from nanochat.engine.native_backend import NativeBackend
+from nanochat.engine.pace import Pace
 from nanochat.engine.prefix_cache import PrefixCache
 from nanochat.engine.quality import MAX_COST_RATIO, int8_cost_ratio
 from nanochat.errors import CheckpointCorrupt, InvalidConfig, Unavailable
@@ -20,7 +21,6 @@ from nanochat.model.gpt import GPT, Linear
 from nanochat.model.names import load_tensors
 from nanochat.model.precision import compute_dtype
 from nanochat.tokenizer.bpe import Tokenizer
-from nanochat_inference.batching.pace import Pace
 from nanochat_inference.batching.scheduler import Scheduler
 from nanochat_inference.settings import InferenceSettings
 

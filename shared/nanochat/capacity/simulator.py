@@ -1,8 +1,9 @@
 """What would become of each request: replicas that step as the engine does, fed as the gateway feeds them.
 
-A replica seats whoever has waited longest, takes new prompts in, and gives every row a token, in one step whose length
-the curves tell; what arrives meanwhile waits for its end. The gateway gives a request to the replica where it has the
-fewest open, to up to two others when that one is full, and refuses it then.
+A replica seats whoever has waited longest, takes new prompts in as far as the engine's pace allows, and gives every row
+whose prompt is in a token, in one step whose length the curves tell; what arrives meanwhile waits for its end. The
+gateway gives a request to the replica where it has the fewest open, to up to two others when that one is full, and
+refuses it then.
 """
 
 import heapq
@@ -13,9 +14,12 @@ from functools import cache
 
 from nanochat.bench.serving.arrivals import Arrival
 from nanochat.capacity.curves import Curves
+from nanochat.engine.pace import Pace
+from nanochat.engine.plan import MIN_PROMPT_TOKENS, share
 
-# As in engine/step.py, which loads torch: padded tokens in one forward of prompts.
-MAX_PREFILL_TOKENS = 4096
+# Settings of inference as they are by default, and the chunk of the CPU's kernels.
+MAX_STEP_TOKENS = 1024
+MAX_CHUNK = 256
 
 
 @dataclass(kw_only=True)
@@ -56,16 +60,18 @@ class Run:
 @dataclass(eq=False)
 class _Replica:
     waiting: deque[Outcome] = field(default_factory=deque)
-    fresh: list[Outcome] = field(default_factory=list)  # seated in the step that runs now
+    prompts: list[tuple[Outcome, int]] = field(default_factory=list)  # seated, with their tokens still to come
+    fresh: list[Outcome] = field(default_factory=list)  # whose prompt is in after the step that runs now
     ends: list[tuple[int, int, Outcome]] = field(default_factory=list)  # heap of (last step, number, row)
-    context: int = 0  # tokens of all rows in a slot
+    pace: Pace = field(default_factory=lambda: Pace(MAX_STEP_TOKENS))
+    context: int = 0  # tokens of all rows that decode
     num_steps: int = 0
     is_running: bool = False
     busy_s: float = 0.0
 
     @property
     def num_open(self) -> int:
-        return len(self.waiting) + len(self.ends)
+        return len(self.waiting) + len(self.prompts) + len(self.fresh) + len(self.ends)
 
 
 def simulate(curves: Curves, arrivals: Sequence[Arrival], num_replicas: int) -> Run:
@@ -110,48 +116,54 @@ class _Simulation:
                 return
 
     def _start_step(self, replica: _Replica) -> None:
-        num_old, old_context = len(replica.ends), replica.context
-        while replica.waiting and len(replica.ends) < self._curves.max_running:
+        took_s = 0.0
+        while replica.waiting and len(replica.prompts) + len(replica.ends) < self._curves.max_running:
             outcome = replica.waiting.popleft()
-            replica.fresh.append(outcome)
-            replica.context += outcome.arrival.prompt_tokens
-            self._number += 1
-            last_step = replica.num_steps + outcome.arrival.answer_tokens
-            heapq.heappush(replica.ends, (last_step, self._number, outcome))
-        replica.is_running = bool(replica.ends)
+            replica.prompts.append((outcome, outcome.arrival.prompt_tokens))
+            took_s += self._curves.request_s
+        num_decoding = len(replica.ends)
+        replica.is_running = bool(replica.prompts or num_decoding)
         if not replica.is_running:
             return
-        took_s = self._fresh_s(replica.fresh)
-        if num_old:
-            base_s, token_s = self._decode_line(num_old)
-            took_s += base_s + token_s * old_context / num_old
+        num_prompt_tokens = self._take_prompts(replica, num_decoding)
+        if num_prompt_tokens:
+            took_s += self._prefill_s(num_prompt_tokens)
+        if num_decoding:
+            base_s, token_s = self._decode_line(num_decoding)
+            took_s += base_s + token_s * replica.context / num_decoding
+        replica.pace.observe(took_s, num_decoding, num_prompt_tokens)
         replica.busy_s += took_s
         self._number += 1
         heapq.heappush(self._step_ends, (self.now_s + took_s, self._number, replica))
 
+    def _take_prompts(self, replica: _Replica, num_decoding: int) -> int:
+        """As plan.py does; returns how many tokens. Prompts that are in become fresh."""
+        budget = max(replica.pace.budget(num_decoding) - num_decoding, MIN_PROMPT_TOKENS)
+        counts = share([left for _, left in replica.prompts], budget, MAX_CHUNK)
+        going_on = []
+        for (outcome, left), count in zip(replica.prompts, counts, strict=True):
+            if count < left:
+                going_on.append((outcome, left - count))
+            else:
+                replica.fresh.append(outcome)
+        replica.prompts = going_on
+        return sum(counts)
+
     def _end_step(self, replica: _Replica) -> None:
-        replica.num_steps += 1
         replica.context += len(replica.ends)
         for outcome in replica.fresh:
             outcome.first_token_s = self.now_s + self._curves.latency_s
+            replica.context += outcome.arrival.prompt_tokens + 1
+            self._number += 1
+            last_step = replica.num_steps + outcome.arrival.answer_tokens
+            heapq.heappush(replica.ends, (last_step, self._number, outcome))
         replica.fresh.clear()
+        replica.num_steps += 1
         while replica.ends and replica.ends[0][0] <= replica.num_steps:
             _, _, outcome = heapq.heappop(replica.ends)
             outcome.finished_s = self.now_s + self._curves.latency_s
             outcome.num_tokens = outcome.arrival.answer_tokens
             replica.context -= outcome.arrival.prompt_tokens + outcome.arrival.answer_tokens
-
-    def _fresh_s(self, fresh: Sequence[Outcome]) -> float:
-        """Prompts go in together, shortest first, as many as their padded size allows."""
-        took_s, group = len(fresh) * self._curves.request_s, 0
-        sizes = sorted(outcome.arrival.prompt_tokens for outcome in fresh)
-        for index, size in enumerate(sizes):
-            group += 1
-            is_last = index + 1 == len(sizes)
-            if is_last or (group + 1) * sizes[index + 1] > MAX_PREFILL_TOKENS:
-                took_s += self._prefill_s(group * size)
-                group = 0
-        return took_s
 
     def _line(self, num_rows: int) -> tuple[float, float]:
         """A step's seconds as base + slope * mean context: cheap enough to ask for millions of steps."""

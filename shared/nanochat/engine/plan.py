@@ -23,16 +23,24 @@ def plan_step(rows: Sequence[Row], budget: int, max_chunk: int) -> list[tuple[Ro
     runnable = [row for row in rows if row.fork_of is None]
     counts = {row: min(row.num_pending, max_chunk) for row in runnable if _decodes(row)}
     prompts = [row for row in runnable if row not in counts]
-    if prompts:
-        left = max(budget - sum(counts.values()), MIN_PROMPT_TOKENS)
-        counts[prompts[0]] = min(prompts[0].num_pending, max_chunk, max(1, left // _OLDEST_SHARE))
-        left -= counts[prompts[0]]
-        for row in sorted(prompts, key=lambda row: row.num_pending):
-            given = min(row.num_pending - counts.get(row, 0), max_chunk - counts.get(row, 0), left)
-            if given > 0:
-                counts[row] = counts.get(row, 0) + given
-                left -= given
+    left = max(budget - sum(counts.values()), MIN_PROMPT_TOKENS)
+    shares = share([row.num_pending for row in prompts], left, max_chunk)
+    counts.update({row: count for row, count in zip(prompts, shares, strict=True) if count})
     return [(row, counts[row]) for row in runnable if row in counts]
+
+
+def share(lengths: Sequence[int], budget: int, max_chunk: int) -> list[int]:
+    """How many tokens of prompts of these lengths, the oldest first, are computed within a budget of at least 1."""
+    if not lengths:
+        return []
+    counts = [0] * len(lengths)
+    counts[0] = min(lengths[0], max_chunk, max(1, budget // _OLDEST_SHARE))
+    budget -= counts[0]
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+        given = min(lengths[i], max_chunk) - counts[i]
+        counts[i] += min(given, budget)
+        budget -= min(given, budget)
+    return counts
 
 
 def _decodes(row: Row) -> bool:

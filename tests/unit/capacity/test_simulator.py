@@ -3,8 +3,9 @@
 import pytest
 
 from nanochat.bench.serving.arrivals import Arrival, Pattern
-from nanochat.capacity.simulator import MAX_PREFILL_TOKENS, simulate
-from nanochat.engine import step
+from nanochat.capacity.simulator import MAX_CHUNK, MAX_STEP_TOKENS, simulate
+from nanochat.engine import native_backend
+from nanochat_inference.settings import InferenceSettings
 
 from .curves_for_tests import curves
 
@@ -80,5 +81,19 @@ def test_longer_contexts_cost_what_the_curves_say() -> None:
     assert long.tokens_per_second == pytest.approx(50, rel=0.01)
 
 
-def test_prompts_go_in_by_the_engines_rule() -> None:
-    assert MAX_PREFILL_TOKENS == step.MAX_PREFILL_TOKENS
+def test_a_long_prompt_comes_in_by_parts_beside_a_row_that_decodes() -> None:
+    # A token of a prompt takes 1 ms alone, a decoding step 10 ms: 1.2 times that may be added to each.
+    points = {
+        "prefill": [{"num_tokens": n, "step_s": 0.001 * n} for n in (1, 1000)],
+        "decode": [{"batch_size": 1, "context": 10, "step_s": 0.01}],
+    }
+    arrivals = [arrival(0.0, 16, 400), arrival(0.5, 800, 1)]
+    first, second = simulate(curves(max_running=2, context_length=2048, **points), arrivals, 1).outcomes
+    assert second.first_token_s is not None
+    assert second.first_token_s - 0.5 == pytest.approx(800 / 16 * 0.026, rel=0.05)  # MIN_PROMPT_TOKENS at a time
+    assert first.finished_s == pytest.approx(0.016 + 399 * 0.01 + 0.8, rel=0.02)
+
+
+def test_its_rules_are_those_of_a_replica_with_its_default_settings() -> None:
+    assert InferenceSettings.model_fields["max_step_tokens"].default == MAX_STEP_TOKENS
+    assert native_backend.MAX_CHUNK == MAX_CHUNK

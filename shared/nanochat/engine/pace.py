@@ -4,10 +4,11 @@ A step that takes in a part of a prompt is longer than one that only decodes. Ho
 those are, is learnt from the steps themselves, on whatever machine and model. Knows nothing of rows or tensors.
 """
 
+from nanochat.engine.plan import MIN_PROMPT_TOKENS
+
 # What a prompt may add to a decoding step, of that step's own time: readers then wait at most 2.2 times as long for a
 # token as usual, which leaves room below the three times that are promised.
 MAX_ADDED_RATIO = 1.2
-MIN_PROMPT_TOKENS = 16
 # Before anything is known.
 _FIRST_PROMPT_TOKENS = 64
 # Weight of the newest step.

@@ -1,6 +1,6 @@
 """A prompt comes in beside rows that decode, at a pace that their readers hardly notice."""
 
-from nanochat_inference.batching.pace import MAX_ADDED_RATIO, MIN_PROMPT_TOKENS, Pace
+from nanochat.engine.pace import MAX_ADDED_RATIO, MIN_PROMPT_TOKENS, Pace
 
 
 def _after_steps(decode_s: float, token_s: float) -> Pace:
