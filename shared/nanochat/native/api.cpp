@@ -80,7 +80,7 @@ int nanochat_cache_save_block(const KVCache* cache, int slot, int block, float* 
   cache->save_block(slot, block, saved);
   return 0;
 }
-int nanochat_cache_restore_block(const KVCache* cache, int slot, int block, float* saved) {
+int nanochat_cache_restore_block(const KVCache* cache, int slot, int block, const float* saved) {
   cache->restore_block(slot, block, saved);
   return 0;
 }

@@ -63,14 +63,14 @@ class Attention {
       const float* from = q + (row.first + (first_query + r) / group_) * ld + column(head, first_query + r);
       std::copy(from, from + D, queries + static_cast<size_t>(r) * D);
     }
-    score<R>(cache_.keys_of(row.slot, head), first_block, last_block, queries, weights, keys);
+    score<R>(row.slot, head, first_block, last_block, queries, weights, keys);
     float inverse[R];
     for (int r = 0; r < R; ++r) {
       const int position = row.start + (first_query + r) / group_ - first_block * kBlock;
       inverse[r] = softmax(weights + static_cast<size_t>(r) * keys, keys, position - window_, position);
     }
     for (int d = 0; d < cache_.padded_dim; d += kPanels * kLanes)
-      sum_values<R, kPanels>(cache_.values_of(row.slot, head), d, first_block, last_block, weights, keys,
+      sum_values<R, kPanels>(row.slot, head, d, first_block, last_block, weights, keys,
                              [&](int r, int channel, f32x16 total) {
         float* out = y + (row.first + (first_query + r) / group_) * ld_y + column(head, first_query + r) + channel;
         total = total * inverse[r];
@@ -82,30 +82,21 @@ class Attention {
     return static_cast<size_t>(head * group_ + query % group_) * cache_.head_dim;
   }
 
-  // Blocks from `block` to `last` that lie together, kPanels at most for scores.
-  int run_length(int block, int last, int most) const {
-    const int at = block % cache_.num_blocks;
-    return std::min({most, cache_.num_blocks - at, last - block + 1});
-  }
-
   template <int R>
-  void score(const float* cached, int first_block, int last_block, const float* queries, float* scores, int keys) const {
+  void score(int slot, int head, int first_block, int last_block, const float* queries, float* scores, int keys) const {
     for (int block = first_block, n; block <= last_block; block += n) {
-      n = run_length(block, last_block, kPanels);
-      const float* panel = cached + (block % cache_.num_blocks) * cache_.key_block();
+      // kPanels at a time, where so many lie one after the other.
+      n = std::min(cache_.num_blocks - block % cache_.num_blocks, last_block - block + 1) >= kPanels ? kPanels : 1;
+      const float* panel = cache_.keys(slot, block, head);
       float* out = scores + static_cast<size_t>(block - first_block) * kBlock;
-      if (n == kPanels) {
-        score_blocks<R, kPanels>(panel, queries, out, keys);
-      } else {
-        for (int i = 0; i < n; ++i) score_blocks<R, 1>(panel + i * cache_.key_block(), queries, out + i * kBlock, keys);
-      }
+      n == kPanels ? score_blocks<R, kPanels>(panel, queries, out, keys) : score_blocks<R, 1>(panel, queries, out, keys);
     }
   }
 
   template <int R, int P>
   void score_blocks(const float* panel, const float* queries, float* out, int keys) const {
     f32x16 sums[R][P] = {};
-    multiply_tile<R, P>(queries, cache_.head_dim, panel, cache_.key_block(), kLanes, cache_.head_dim, sums);
+    multiply_tile<R, P>(queries, cache_.head_dim, panel, cache_.block_size(), kLanes, cache_.head_dim, sums);
     for (int r = 0; r < R; ++r)
       for (int j = 0; j < P; ++j) nanochat::store(out + static_cast<size_t>(r) * keys + j * kBlock, sums[r][j]);
   }
@@ -128,19 +119,16 @@ class Attention {
   }
 
   template <int R, int P, typename Finish>
-  void sum_values(const float* cached, int channel, int first_block, int last_block, const float* weights, int keys,
+  void sum_values(int slot, int head, int channel, int first_block, int last_block, const float* weights, int keys,
                   const Finish& finish) const {
     if constexpr (P > 1) {
       if (channel + P * kLanes > cache_.padded_dim)
-        return sum_values<R, P - 1>(cached, channel, first_block, last_block, weights, keys, finish);
+        return sum_values<R, P - 1>(slot, head, channel, first_block, last_block, weights, keys, finish);
     }
     f32x16 sums[R][P] = {};
-    for (int block = first_block, n; block <= last_block; block += n) {
-      n = run_length(block, last_block, last_block - first_block + 1);
-      const float* rows = cached + (block % cache_.num_blocks) * cache_.value_block() + channel;
-      multiply_tile<R, P>(weights + static_cast<size_t>(block - first_block) * kBlock, keys, rows, kLanes,
-                          cache_.padded_dim, n * kBlock, sums);
-    }
+    for (int block = first_block; block <= last_block; ++block)
+      multiply_tile<R, P>(weights + static_cast<size_t>(block - first_block) * kBlock, keys,
+                          cache_.values(slot, block, head) + channel, kLanes, cache_.padded_dim, kBlock, sums);
     for (int r = 0; r < R; ++r)
       for (int j = 0; j < P; ++j) finish(r, channel + j * kLanes, sums[r][j]);
   }

@@ -16,23 +16,26 @@ constexpr int kBlock = kLanes;
 struct LayerCache {
   int num_blocks = 0;  // of a ring; position p lies in block (p / kBlock) % num_blocks
   int num_heads = 0, head_dim = 0, padded_dim = 0;
-  Buffer<float> keys;    // (slots, heads, blocks, head_dim, kBlock)
-  Buffer<float> values;  // (slots, heads, blocks, kBlock, padded_dim)
+  // (slots, blocks, heads, keys and then values): a sequence takes up memory as it grows, without gaps.
+  Buffer<float> data;
 
-  size_t key_block() const { return static_cast<size_t>(head_dim) * kBlock; }
-  size_t value_block() const { return static_cast<size_t>(kBlock) * padded_dim; }
-  float* keys_of(int slot, int head) const {
-    return keys.get() + (static_cast<size_t>(slot) * num_heads + head) * num_blocks * key_block();
+  size_t key_size() const { return static_cast<size_t>(head_dim) * kBlock; }      // (head_dim, kBlock)
+  size_t value_size() const { return static_cast<size_t>(kBlock) * padded_dim; }  // (kBlock, padded_dim)
+  size_t block_size() const { return num_heads * (key_size() + value_size()); }
+
+  float* block(int slot, int block) const {
+    return data.get() + (static_cast<size_t>(slot) * num_blocks + block % num_blocks) * block_size();
   }
-  float* values_of(int slot, int head) const {
-    return values.get() + (static_cast<size_t>(slot) * num_heads + head) * num_blocks * value_block();
+  float* keys(int slot, int number, int head) const {
+    return block(slot, number) + head * (key_size() + value_size());
   }
+  float* values(int slot, int number, int head) const { return keys(slot, number, head) + key_size(); }
 
   void store(int slot, int head, int position, const float* k, const float* v) const {
-    const int block = position / kBlock % num_blocks, lane = position % kBlock;
-    float* key = keys_of(slot, head) + block * key_block() + lane;
+    const int number = position / kBlock, lane = position % kBlock;
+    float* key = keys(slot, number, head) + lane;
     for (int d = 0; d < head_dim; ++d) key[static_cast<size_t>(d) * kBlock] = k[d];
-    std::copy(v, v + head_dim, values_of(slot, head) + block * value_block() + static_cast<size_t>(lane) * padded_dim);
+    std::copy(v, v + head_dim, values(slot, number, head) + static_cast<size_t>(lane) * padded_dim);
   }
 };
 
@@ -48,9 +51,7 @@ class KVCache {
       layer.num_heads = num_heads;
       layer.head_dim = head_dim;
       layer.padded_dim = round_up(head_dim, kLanes);
-      const size_t blocks = static_cast<size_t>(num_slots) * num_heads * layer.num_blocks;
-      layer.keys = Buffer<float>(blocks * layer.key_block());
-      layer.values = Buffer<float>(blocks * layer.value_block());
+      layer.data = Buffer<float>(static_cast<size_t>(num_slots) * layer.num_blocks * layer.block_size());
       layers_.push_back(std::move(layer));
     }
   }
@@ -62,50 +63,36 @@ class KVCache {
 
   size_t bytes() const {
     size_t total = 0;
-    for (const auto& layer : layers_) total += layer.keys.bytes() + layer.values.bytes();
+    for (const auto& layer : layers_) total += layer.data.bytes();
     return total;
   }
 
   // Floats of one block of positions in all layers.
   size_t block_size() const {
     size_t total = 0;
-    for (const auto& layer : layers_) total += layer.num_heads * (layer.key_block() + layer.value_block());
+    for (const auto& layer : layers_) total += layer.block_size();
     return total;
   }
 
   void copy_slot(int source, int target, int length) const {
     for (const auto& layer : layers_) {
       const int blocks = std::min(layer.num_blocks, round_up(length, kBlock) / kBlock);
-      for (int head = 0; head < layer.num_heads; ++head) {
-        const float* k = layer.keys_of(source, head);
-        const float* v = layer.values_of(source, head);
-        std::copy(k, k + blocks * layer.key_block(), layer.keys_of(target, head));
-        std::copy(v, v + blocks * layer.value_block(), layer.values_of(target, head));
-      }
+      std::copy_n(layer.block(source, 0), blocks * layer.block_size(), layer.block(target, 0));
     }
   }
 
   // Positions block * kBlock and the fifteen after it, out of a slot or into it.
-  void save_block(int slot, int block, float* saved) const { move_block<true>(slot, block, saved); }
-  void restore_block(int slot, int block, float* saved) const { move_block<false>(slot, block, saved); }
-
- private:
-  template <bool kSave>
-  void move_block(int slot, int block, float* saved) const {
+  void save_block(int slot, int block, float* saved) const {
+    for (const auto& layer : layers_) saved = std::copy_n(layer.block(slot, block), layer.block_size(), saved);
+  }
+  void restore_block(int slot, int block, const float* saved) const {
     for (const auto& layer : layers_) {
-      const int at = block % layer.num_blocks;
-      for (int head = 0; head < layer.num_heads; ++head) {
-        saved = move<kSave>(layer.keys_of(slot, head) + at * layer.key_block(), layer.key_block(), saved);
-        saved = move<kSave>(layer.values_of(slot, head) + at * layer.value_block(), layer.value_block(), saved);
-      }
+      std::copy_n(saved, layer.block_size(), layer.block(slot, block));
+      saved += layer.block_size();
     }
   }
-  template <bool kSave>
-  static float* move(float* cached, size_t count, float* saved) {
-    kSave ? std::copy(cached, cached + count, saved) : std::copy(saved, saved + count, cached);
-    return saved + count;
-  }
 
+ private:
   int num_slots_, max_len_, max_step_;
   std::vector<LayerCache> layers_;
 };
