@@ -24,6 +24,7 @@ REDIS_PASSWORD={redis}
 GRAFANA_ADMIN_PASSWORD={grafana}
 
 # What runs beside the services: grafana; and demo, which trains a small model at the first start (`up` without --wait).
+# Empty where Grafana's image cannot be had.
 COMPOSE_PROFILES=grafana
 
 # Other ports of this machine, and the folder with your datasets, which jobs name as /data/...

@@ -110,6 +110,7 @@ def test_peers_are_asked_where_they_listen() -> None:
     assert gateway["NANOCHAT_GATEWAY_TRAINER_URL"] == f"http://trainer:{PORTS['trainer']}"
     assert gateway["NANOCHAT_GATEWAY_INFERENCE_URLS"] == f"http://inference:{PORTS['inference']}"
     assert environment("demo")["NANOCHAT_URL"] == f"http://gateway:{PORTS['gateway']}"
+    assert environment("demo")["NANOCHAT_PAGES_URL"] == "http://127.0.0.1:${GATEWAY_PORT:-8000}"
     assert COMPOSE["services"]["gateway"]["ports"] == [f"127.0.0.1:${{GATEWAY_PORT:-8000}}:{PORTS['gateway']}"]
 
 

@@ -4,9 +4,11 @@
 asks for these tests wants to know.
 """
 
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 
 import pytest
 from playwright.sync_api import Browser, Page
@@ -21,8 +23,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(1200))
 
 
+def _stop(number: int, frame: FrameType | None) -> None:
+    """As Ctrl-C does: fixtures take their containers away. Told once; make and timeout both tell."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 @pytest.fixture(scope="session")
 def command() -> list[str]:
+    # Whoever ends these tests must not leave containers that the engine starts again whenever it starts.
+    signal.signal(signal.SIGTERM, _stop)
     engine = subprocess.run(["docker", "info"], capture_output=True, text=True, timeout=60)
     assert engine.returncode == 0, f"no container engine answers (docker/offline/engine start): {engine.stderr}"
     command = compose_command()

@@ -159,7 +159,8 @@ class ModelWatcher:
         elif wanted == self._served:
             self._error = None
         elif self._loading is None and not self._failed_lately(wanted):
-            self._status = f"checkpoint {wanted} is being loaded"
+            if self._failed is None or self._failed[0] != wanted:  # else the reason stays, until it is another one
+                self._status = f"checkpoint {wanted} is being loaded"
             log.info("model_loading", extra={"checkpoint": wanted})
             future = self._loader.submit(self._load, wanted)
             self._loading = wanted, future

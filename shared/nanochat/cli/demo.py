@@ -60,7 +60,7 @@ async def _demo(url: str, settings: StackSettings, config: dict[str, Any], fresh
     async with ApiClient(url, settings.key) as api:
         served = await served_checkpoint(api, settings.model)
         if served and not fresh:
-            say(f"{settings.model} is served already, from {served}. To train anew: make demo DEMO_FRESH=1")
+            say(f"{settings.model} is served already, from {served}. To train anew: --fresh, or make demo DEMO_FRESH=1")
         else:
             job = await _earlier(api, config, fresh) or await _submit(api, config)
             stages = await follow(api, job.id)
@@ -68,7 +68,8 @@ async def _demo(url: str, settings: StackSettings, config: dict[str, Any], fresh
             accuracies = accuracies_of(stages)
         status = await _ask(api, settings.model) if ask else 0
         _print_accuracies(accuracies)
-        say(f"\nChat: {url}   training: {url}/train   models: {url}/models")
+        pages = settings.pages_url.rstrip("/") or url
+        say(f"\nChat: {pages}   training: {pages}/train   models: {pages}/models")
         is_poor = not config["overrides"] and any(value < MIN_ACCURACY for value in accuracies.values())
         if is_poor:
             say(f"The model is worse than it should be: at least {MIN_ACCURACY:.0%} were expected.")

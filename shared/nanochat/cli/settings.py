@@ -23,6 +23,9 @@ class CliSettings(CommonSettings):
 class StackSettings(CliSettings):
     """Ports of the embedded stack. One that was not chosen gives way when it is taken; a chosen one is an error."""
 
+    pages_url: str = Field(
+        default="", description="Where people open the pages, for the demo to say; empty: at the gateway's own address."
+    )
     gateway_port: int = Field(default=8000, ge=1, le=65535, description="Pages, OpenAI API, training API.")
     trainer_port: int = Field(default=8001, ge=1, le=65535, description="Jobs, on loopback.")
     inference_port: int = Field(default=8002, ge=1, le=65535, description="Generation, on loopback.")

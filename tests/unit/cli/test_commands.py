@@ -140,8 +140,20 @@ def test_the_demo_trains_through_the_gateway_that_the_url_names(
     assert submitted.body == {"kind": "pipeline", "config": {"profile": "demo", "overrides": {}}}
     assert promoted.body == {"checkpoint": "demo/sft/step_000400"}
     assert all(asked.headers["authorization"] == "Bearer first" for asked in gateway.asked)
-    assert "nanochat is demo/sft/step_000400 now" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "nanochat is demo/sft/step_000400 now" in said
+    assert f"Chat: {gateway.url} " in said
     assert not (home / "stack.json").exists()
+
+
+def test_the_demo_in_a_container_says_where_people_open_the_pages(
+    gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NANOCHAT_PAGES_URL", "http://127.0.0.1:8123/")
+    served = {"id": "nanochat", "nanochat": {"checkpoint": "demo/sft/step_000400"}}
+    gateway.answers["GET /v1/models"] = (200, {"data": [served]})
+    assert nanochat(monkeypatch, "demo") == 0
+    assert "Chat: http://127.0.0.1:8123   training: http://127.0.0.1:8123/train " in capsys.readouterr().out
 
 
 def test_chat_answers_once_and_sends_what_was_asked_for(

@@ -56,6 +56,22 @@ def test_an_engine_that_runs_is_left_as_it_is(tmp_path: Path) -> None:
     assert done.stdout == "container engine: 99.1 runs\n"
 
 
+def test_the_process_ids_of_an_engine_that_was_killed_keep_no_new_one_from_starting(tmp_path: Path) -> None:
+    """They may be somebody else's by now: here, this test's."""
+    folder = tmp_path / "bin"
+    command(folder, "id", "echo 0")
+    command(folder, "docker", '[ -e "$ENGINE_RUN/runs" ] && echo 99.1')
+    waits = "sleep 60 & trap 'kill $!; exit' TERM; touch \"$ENGINE_RUN/runs\"; wait"
+    refuses = "echo 'pid file found, ensure docker is not running'; exit 1"
+    command(folder, "dockerd", f'[ ! -e "$ENGINE_RUN/docker.pid" ] || {{ {refuses}; }}; {waits}')
+    (tmp_path / "docker.pid").write_text(str(os.getpid()))
+    variables = {"ENGINE_RUN": str(tmp_path), "ENGINE_LOG": str(tmp_path / "log")}
+    started = run("engine", "start", first_in_path=folder, **variables)
+    stopped = run("engine", "stop", first_in_path=folder, **variables)
+    assert "99.1 started" in started.stdout, started.stderr
+    assert stopped.stdout == "container engine: stopped\n"
+
+
 def test_an_unknown_image_is_refused_with_the_known_ones() -> None:
     done = subprocess.run([OFFLINE / "build", "gatewya"], capture_output=True, text=True, timeout=30)
     assert done.returncode == 1

@@ -1,5 +1,6 @@
 """The watcher outlives whatever its source raises, and says what is missing."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import ProgrammingError
 
-from nanochat.errors import Unavailable
+from nanochat.errors import NotFound, Unavailable
 from nanochat.jobs.database import Database
 from nanochat.settings import CommonSettings
 from nanochat_inference.loaded_model import LoadedModel
@@ -28,6 +29,21 @@ class Nothing(FixedModel):
             self.num_failures -= 1
             raise ProgrammingError("SELECT", {}, Exception('relation "models" does not exist'))
         return None  # type: ignore[return-value]
+
+
+class Missing(FixedModel):
+    """A source whose checkpoint is away; later looks for it hang until they are let go."""
+
+    def __init__(self) -> None:
+        super().__init__(Path("demo/sft"))
+        self.num_looks = 0
+        self.let_go = threading.Event()
+
+    def folder(self, reference: str) -> Path:
+        self.num_looks += 1
+        if self.num_looks > 1:
+            assert self.let_go.wait(20.0)
+        raise NotFound("there is no such folder.")
 
 
 @pytest.fixture
@@ -85,6 +101,16 @@ def test_a_replica_that_saw_no_tables_leaves_without_asking_for_them(settings: I
     with pytest.raises(Unavailable):
         source.wanted()
     source.retire()
+
+
+def test_why_a_checkpoint_was_refused_is_said_while_it_is_tried_again(settings: InferenceSettings) -> None:
+    source = Missing()
+    with watching(source, settings.model_copy(update={"reload_interval_s": 0.01})) as watcher:
+        until(lambda: source.num_looks == 2)
+        try:
+            assert watcher.status == "checkpoint demo/sft could not be loaded: there is no such folder."
+        finally:
+            source.let_go.set()
 
 
 def test_a_replica_whose_watcher_is_dead_is_not_ready(settings: InferenceSettings) -> None:
