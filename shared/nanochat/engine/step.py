@@ -8,7 +8,8 @@ from collections.abc import Sequence as Seq
 import torch
 from torch import Tensor
 
-from nanochat.engine.sampling import lookup_logprobs, sample
+from nanochat.engine.choosing import append_sampled
+from nanochat.engine.sampling import lookup_logprobs
 from nanochat.engine.slots import Row
 from nanochat.model.gpt import GPT
 from nanochat.model.kv_cache import KVCache
@@ -37,7 +38,7 @@ def run_step(model: GPT, cache: KVCache, rows: Seq[Row]) -> None:
             cache.copy_slot(row.fork_of.slot, row.slot)
             logits[row] = logits[row.fork_of]
             row.is_fresh, row.fork_of = False, None
-    _append_sampled(rows, torch.stack([logits[row] for row in rows]))  # (B, V)
+    append_sampled([row.sequence for row in rows], torch.stack([logits[row] for row in rows]))  # (B, V)
 
 
 @torch.inference_mode()
@@ -84,15 +85,3 @@ def _forward(model: GPT, cache: KVCache, rows: Seq[Row]) -> Tensor:
         [row.sequence.pending + [0] * (T - n) for row, n in zip(rows, num_new, strict=True)], device=model.device
     )
     return model.forward_cached(token_ids, cache, torch.tensor([row.slot for row in rows]), torch.tensor(num_new))
-
-
-def _append_sampled(rows: Seq[Row], logits: Tensor) -> None:
-    sequences = [row.sequence for row in rows]
-    uniforms = [sequence.next_uniform() for sequence in sequences]
-    token_ids = sample(logits, [sequence.params for sequence in sequences], uniforms)
-    for b, (sequence, token_id) in enumerate(zip(sequences, token_ids, strict=True)):
-        logprob = None
-        if sequence.params.logprobs is not None:
-            (choice,) = lookup_logprobs(logits[b : b + 1], [token_id], sequence.params.logprobs)
-            logprob = sequence.token_logprob(*choice)
-        sequence.append(token_id, logprob)
