@@ -53,9 +53,11 @@ web: .setup/web
 	@$(PIP) install $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) $(TORCH)
 	@touch $@
 
+# xgrammar alone: it would bring triton, a gigabyte that only CUDA needs, and there comes with torch.
 .setup/python: .setup/torch $(MANIFESTS)
 	@echo "==> Python packages"
 	@$(PIP) install -c constraints.txt -e 'shared[torch,cli,postgres,embedded]' $(SERVICES:%=-e services/%)
+	@$(PIP) install -c constraints.txt --no-deps xgrammar
 	@touch $@
 
 # Without a C++ compiler a model runs on torch's own operations.

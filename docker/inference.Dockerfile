@@ -94,7 +94,9 @@ RUN --mount=type=cache,id=nanochat-pip,target=/root/.cache/pip \
     --mount=type=bind,from=wheels,target=/wheels \
     --mount=type=secret,id=pip,target=/etc/pip.conf \
     --mount=type=bind,from=kernels,target=/kernels \
-    pip install --prefix /service ./services/inference $(find /kernels -name '*.whl')
+    pip install --prefix /service ./services/inference $(find /kernels -name '*.whl') \
+    # Alone: it would bring triton, a gigabyte that only CUDA needs, and there comes with torch.
+    && pip install --prefix /service --no-deps xgrammar
 
 # The model's step on a CPU, for every processor of this architecture: the running image has no compiler.
 FROM base AS native

@@ -43,10 +43,10 @@ def test_the_addresses_are_these() -> None:
 def test_the_fields_of_a_request_are_these() -> None:
     shared = {
         "model", "temperature", "top_p", "top_k", "stop", "seed", "n", "stream", "stream_options", "user",
-        "presence_penalty", "frequency_penalty", "logit_bias",
+        "presence_penalty", "frequency_penalty", "logit_bias", "min_p", "repetition_penalty", "response_format",
     }  # fmt: skip
     assert set(ChatCompletionRequest.model_fields) == shared | {
-        "messages", "max_tokens", "max_completion_tokens", "logprobs", "top_logprobs", "response_format",
+        "messages", "max_tokens", "max_completion_tokens", "logprobs", "top_logprobs",
         "tools", "tool_choice", "store", "service_tier",
     }  # fmt: skip
     assert set(CompletionRequest.model_fields) == shared | {

@@ -170,7 +170,7 @@ class InferenceClient:
         # Silence is watched here, over events; httpx only bounds connecting and sending.
         timeout = httpx.Timeout(self._settings.connect_timeout_s, read=None, write=10.0)
         headers = {**_headers(), "content-type": "application/json", "accept": "text/event-stream"}
-        content = request.model_dump_json()
+        content = request.model_dump_json(exclude=_left_at_defaults(request))
         return self._http.build_request(
             "POST", f"{replica.url}/v1/generate", content=content, headers=headers, timeout=timeout
         )
@@ -181,6 +181,12 @@ def _in_the_callers_words(error: NanochatError, request: GenerateRequest) -> Nan
     if request.messages is None and error.param in ("messages", "prompt_token_ids"):
         error.param = "prompt"
     return error
+
+
+def _left_at_defaults(request: GenerateRequest) -> set[str]:
+    """An older replica refuses fields that it does not know: it only gets those that ask for something."""
+    fields = GenerateRequest.model_fields.items()
+    return {name for name, field in fields if getattr(request, name) == field.get_default(call_default_factory=True)}
 
 
 def _headers() -> dict[str, str]:

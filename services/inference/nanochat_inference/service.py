@@ -6,13 +6,15 @@ Turns a request of the protocol into sequences for the engine's thread (batching
 import asyncio
 import os
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from nanochat.engine.grammar_compiler import Grammar, GrammarCompiler
 from nanochat.engine.params import SamplingParams
 from nanochat.engine.sequence import Sequence
 from nanochat.errors import InvalidRequest, NotFound, Unavailable
 from nanochat.jobs.database import Database
-from nanochat.protocol.generate import GenerateRequest, ServedModel
+from nanochat.protocol.generate import GenerateRequest, ResponseFormat, ServedModel
 from nanochat.tokenizer.bpe import Tokenizer
 from nanochat.tokenizer.chat import render_prompt
 from nanochat.tools.calculator import Calculator
@@ -25,6 +27,8 @@ from nanochat_inference.settings import InferenceSettings
 
 # Loading takes seconds, and so does a drain behind which another replica stands ready.
 _RETRY_LATER_S = 5.0
+# Grammars are compiled one at a time; the others wait here, and not where prompts are tokenized.
+_GRAMMAR_THREADS = 4
 
 
 class InferenceService:
@@ -34,6 +38,8 @@ class InferenceService:
         self.is_draining = False
         self._current: LoadedModel | None = None
         self._calculator = Calculator()
+        self._grammars = GrammarCompiler()
+        self._grammar_threads = ThreadPoolExecutor(_GRAMMAR_THREADS, thread_name_prefix="grammar")
         self._runner = Runner(
             self._calculator,
             self.metrics,
@@ -53,6 +59,8 @@ class InferenceService:
         self._watcher.stop()
         self._runner.stop()
         self._calculator.close()
+        self._grammar_threads.shutdown(cancel_futures=True)
+        self._grammars.close()
 
     def begin_drain(self) -> None:
         """Accept nothing new; what runs goes on."""
@@ -117,9 +125,18 @@ class InferenceService:
         loaded = self._require_model()
         # Tokenizing a long prompt takes milliseconds, which other streams would have to wait.
         sequences = await asyncio.to_thread(_sequences, asked, loaded)
+        if asked.response_format is not None:
+            grammar = await self._grammar(asked.response_format, loaded.tokenizer)
+            for sequence in sequences:
+                sequence.grammar = grammar.begin() if grammar is not None else None
         request = Request(sequences, EventQueue(), wants_prompt_logprobs=asked.prompt_logprobs)
         self._runner.submit(request, loaded)
         return request
+
+    async def _grammar(self, response_format: ResponseFormat, tokenizer: Tokenizer) -> Grammar | None:
+        """None for plain text. Raises InvalidRequest where it cannot be compiled, or not in time."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._grammar_threads, self._grammars.compile, response_format, tokenizer)
 
     def cancel(self, request: Request) -> None:
         """Nobody waits for it any more. Harmless once it has ended."""
@@ -152,6 +169,11 @@ def _sequences(asked: GenerateRequest, loaded: LoadedModel) -> list[Sequence]:
         temperature=asked.temperature,
         top_k=asked.top_k,
         top_p=asked.top_p,
+        min_p=asked.min_p,
+        repetition_penalty=asked.repetition_penalty,
+        presence_penalty=asked.presence_penalty,
+        frequency_penalty=asked.frequency_penalty,
+        logit_bias=asked.logit_bias,
         seed=asked.seed,
         max_tokens=asked.max_tokens,
         stop=tuple(asked.stop),

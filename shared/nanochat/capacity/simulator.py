@@ -14,8 +14,7 @@ from functools import cache
 
 from nanochat.bench.serving.arrivals import Arrival
 from nanochat.capacity.curves import Curves
-from nanochat.engine.pace import Pace
-from nanochat.engine.plan import MIN_PROMPT_TOKENS, share
+from nanochat.engine.pace import MIN_PROMPT_TOKENS, Pace, share
 
 # Settings of inference as they are by default, and the chunk of the CPU's kernels.
 MAX_STEP_TOKENS = 1024
@@ -137,7 +136,7 @@ class _Simulation:
         heapq.heappush(self._step_ends, (self.now_s + took_s, self._number, replica))
 
     def _take_prompts(self, replica: _Replica, num_decoding: int) -> int:
-        """As plan.py does; returns how many tokens. Prompts that are in become fresh."""
+        """As the engine does; returns how many tokens. Prompts that are in become fresh."""
         budget = max(replica.pace.budget(num_decoding) - num_decoding, MIN_PROMPT_TOKENS)
         counts = share([left for _, left in replica.prompts], budget, MAX_CHUNK)
         going_on = []

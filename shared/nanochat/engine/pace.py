@@ -1,11 +1,16 @@
 """How many tokens the next step may compute, so that prompts come in without holding up those who read along.
 
 A step that takes in a part of a prompt is longer than one that only decodes. How much longer per token, and how long
-those are, is learnt from the steps themselves, on whatever machine and model. Knows nothing of rows or tensors.
+those are, is learnt from the steps themselves, on whatever machine and model. Of several prompts the shortest comes
+first, so that a short question does not wait behind a long document; a quarter is for whoever has waited longest, so
+that the document comes in too. Knows nothing of rows or tensors: the capacity's simulation goes by the same rules.
 """
 
-from nanochat.engine.plan import MIN_PROMPT_TOKENS
+from collections.abc import Sequence
 
+# Of a step that has prompts: less would make a long one take for ever on a busy server.
+MIN_PROMPT_TOKENS = 16
+_OLDEST_SHARE = 4
 # What a prompt may add to a decoding step, of that step's own time: readers then wait at most 2.2 times as long for a
 # token as usual, which leaves room below the three times that are promised.
 MAX_ADDED_RATIO = 1.2
@@ -42,3 +47,17 @@ class Pace:
 
 def _mean(old: float | None, new: float) -> float:
     return new if old is None else (1 - _NEWEST) * old + _NEWEST * new
+
+
+def share(lengths: Sequence[int], budget: int, max_chunk: int) -> list[int]:
+    """How many tokens of prompts of these lengths, the oldest first, are computed within a budget of at least 1."""
+    if not lengths:
+        return []
+    counts = [0] * len(lengths)
+    counts[0] = min(lengths[0], max_chunk, max(1, budget // _OLDEST_SHARE))
+    budget -= counts[0]
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+        given = min(lengths[i], max_chunk) - counts[i]
+        counts[i] += min(given, budget)
+        budget -= min(given, budget)
+    return counts

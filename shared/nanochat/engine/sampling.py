@@ -1,18 +1,28 @@
 """Draws one token a row from logits, vectorised over rows, and looks up log probabilities.
 
-A row's draw depends on its logits, its params and its own uniform number alone, never on the rows beside it: a seed
-gives the same text in any company. The uniform numbers come from sequence.py.
+A row's draw depends on its logits, its params and its own uniform number alone, bit for bit, never on the rows beside
+it: a seed gives the same text in any company. So every operation here works along one row, in an order that the number
+of rows does not change. The uniform numbers come from sequence.py, changed logits from penalties.py and grammar.py.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from nanochat.engine.params import MAX_TOP_K, SamplingParams
+from nanochat.engine.filters import candidates, keep
+from nanochat.engine.params import MAX_LOGPROBS, SamplingParams
 
 __all__ = ["SamplingParams", "TokenChoice", "lookup_logprobs", "sample"]
+
+# Probabilities summed at once. A draw first picks a block by these sums and then a token in it, so that the exact,
+# slow cumulative sum runs over V / 128 + 128 numbers instead of V.
+_BLOCK = 128
+# The smallest step of random.random().
+_ULP = 2.0**-53
 
 
 class TokenChoice(NamedTuple):
@@ -24,73 +34,110 @@ class TokenChoice(NamedTuple):
 
 
 def sample(logits: Tensor, params: Sequence[SamplingParams], uniforms: Sequence[float]) -> list[int]:
-    """Token ids (B,) from logits (B, V) on any device. uniforms: a number in [0, 1) a row."""
-    token_ids = logits.argmax(dim=-1)  # (B, V) -> (B,); what rows at temperature 0 keep
-    # Three ways to order the candidates. Each row takes the one that its own params call for, so that the
-    # uniform number meets the same cumulative distribution in every batch.
-    ways = {"all": _in_vocabulary_order, "top_k": _likeliest, "top_p": _sorted}
-    for way, order in ways.items():
+    """Token ids (B,) from float32 logits (B, V) on any device. uniforms: a number in [0, 1) a row.
+
+    Costs at V = 32768 on two cores with AVX-512: 0.1 ms for 32 greedy rows, 0.7 ms for 32 at a temperature, 3 ms with
+    filters; a row alone 0.1 ms.
+    """
+    token_ids = [0] * len(params)
+    for way, pick in {"greedy": _greedy, "all": _draw, "filtered": _draw_filtered}.items():
         rows = [row for row, p in enumerate(params) if _way(p) == way]
+        if len(rows) == len(params):
+            return pick(logits, params, uniforms)
         if rows:
-            values, ids = order(logits[rows])
-            token_ids[rows] = _draw(values, ids, [params[row] for row in rows], [uniforms[row] for row in rows])
-    found: list[int] = token_ids.tolist()
-    return found
+            picked = pick(logits[rows], [params[row] for row in rows], [uniforms[row] for row in rows])
+            for row, token_id in zip(rows, picked, strict=True):
+                token_ids[row] = token_id
+    return token_ids
 
 
 def _way(params: SamplingParams) -> str:
-    if params.temperature == 0:
+    if params.is_greedy:
         return "greedy"
-    if params.top_k:
-        return "top_k"
-    return "top_p" if params.top_p < 1 else "all"
+    return "filtered" if params.top_k or params.top_p < 1 or params.min_p else "all"
 
 
-def _in_vocabulary_order(logits: Tensor) -> tuple[Tensor, Tensor]:
-    return logits, torch.arange(logits.size(1), device=logits.device).expand_as(logits)
+def _greedy(logits: Tensor, params: Sequence[SamplingParams], uniforms: Sequence[float]) -> list[int]:
+    """The first of the largest. In two levels, since argmax over V does not use wide registers."""
+    blocks = _in_blocks(logits, -math.inf)
+    block = blocks.amax(dim=-1).argmax(dim=-1, keepdim=True)
+    return _tokens(block, _block_of(blocks, block).argmax(dim=-1, keepdim=True), logits)
 
 
-def _likeliest(logits: Tensor) -> tuple[Tensor, Tensor]:
-    # Always as many, whatever the rows' own top_k: equal logits then keep their order in every batch.
-    values, ids = logits.topk(min(MAX_TOP_K, logits.size(1)))
-    return values, ids
+def _draw(logits: Tensor, params: Sequence[SamplingParams], uniforms: Sequence[float]) -> list[int]:
+    """Any token, by its probability at the row's temperature."""
+    temperatures = torch.tensor([p.temperature for p in params], device=logits.device)[:, None]
+    # The largest first becomes 0, so that dividing by a small temperature loses no digits.
+    scaled = (logits - logits.amax(dim=-1, keepdim=True)).div_(temperatures)
+    probs = _in_blocks(scaled.softmax(dim=-1), 0.0)  # (B, V) -> (B, V / _BLOCK, _BLOCK)
+    sums = probs.sum(dim=-1)
+    block, beyond = _pick(sums, _shares(uniforms, logits))
+    # How far into its block the number lies, as a share of the block.
+    share = beyond.div_(sums.gather(1, block)).neg_().add_(1.0).clamp_(min=_ULP)
+    inner, _ = _pick(_block_of(probs, block), share)
+    return _tokens(block, inner, logits)
 
 
-def _sorted(logits: Tensor) -> tuple[Tensor, Tensor]:
-    values, ids = logits.sort(descending=True, stable=True)
-    return values, ids
+def _draw_filtered(logits: Tensor, params: Sequence[SamplingParams], uniforms: Sequence[float]) -> list[int]:
+    """One of the tokens that top_k, top_p and min_p leave."""
+    found = candidates(logits, params)
+    column, _ = _pick(found.weights, _shares(uniforms, logits))
+    picked: list[list[int]] = torch.cat([found.ids.gather(1, column), found.is_wide], dim=1).tolist()
+    token_ids = [token_id for token_id, _ in picked]
+    wide = [row for row, (_, is_wide) in enumerate(picked) if is_wide]
+    if wide:
+        own = [params[row] for row in wide]
+        for row, token_id in zip(
+            wide, _draw(keep(logits[wide], own), own, [uniforms[row] for row in wide]), strict=True
+        ):
+            token_ids[row] = token_id
+    return token_ids
 
 
-def _draw(values: Tensor, ids: Tensor, params: Sequence[SamplingParams], uniforms: Sequence[float]) -> Tensor:
-    """One of ids (B, K) a row, by temperature, top_k and top_p over values (B, K); those two need them sorted."""
+def _shares(uniforms: Sequence[float], like: Tensor) -> Tensor:
+    """(B, 1) in (0, 1]: the token in whose part of the cumulative sum it lies has a probability above 0."""
+    return torch.tensor([u + _ULP for u in uniforms], dtype=torch.float64, device=like.device)[:, None]
 
-    def column(numbers: list[float]) -> Tensor:
-        return torch.tensor(numbers, dtype=torch.float64, device=values.device)[:, None]
 
-    K = values.size(1)
-    # float64: a cumulative sum of 32768 float32 probabilities is off by more than the rarest of them.
-    scaled = values.double()
-    # The largest first becomes 0, so that a temperature near 0 cannot overflow.
-    scaled = (scaled - scaled.amax(dim=-1, keepdim=True)) / column([p.temperature for p in params])
-    if any(p.top_k for p in params):
-        ranks = torch.arange(K, device=values.device)
-        scaled = scaled.masked_fill(ranks >= column([p.top_k or K for p in params]), float("-inf"))
-    probs = scaled.softmax(dim=-1)
-    if any(p.top_p < 1 for p in params):
-        before = probs.cumsum(dim=-1) - probs  # what likelier tokens hold; the likeliest is always kept
-        probs = probs.masked_fill(before >= column([p.top_p for p in params]), 0.0)
-    cumulative = probs.cumsum(dim=-1)
-    threshold = column(list(uniforms)) * cumulative[:, -1:]
-    picked = torch.searchsorted(cumulative, threshold, right=True).clamp_(max=K - 1)
-    return ids.gather(1, picked)[:, 0]
+def _pick(weights: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    """The column (B, 1) of weights (B, K) in which a share (B, 1) of their sum ends, and how much lies beyond in it.
+
+    The share is in (0, 1], so a weight of 0 is never picked.
+    """
+    # float64: float32 would be off by more than the rarest tokens.
+    cumulative = weights.cumsum(dim=-1, dtype=torch.float64)
+    target = cumulative[:, -1:] * share
+    # clamp_: a row of NaN, from a broken model, must not end the batch.
+    column = torch.searchsorted(cumulative, target).clamp_(max=weights.size(1) - 1)
+    return column, cumulative.gather(1, column).sub_(target)
+
+
+def _in_blocks(rows: Tensor, fill: float) -> Tensor:
+    """(B, V) -> (B, ceil(V / _BLOCK), _BLOCK), the last block filled up."""
+    missing = -rows.size(1) % _BLOCK
+    return (F.pad(rows, (0, missing), value=fill) if missing else rows).view(rows.size(0), -1, _BLOCK)
+
+
+def _block_of(blocks: Tensor, block: Tensor) -> Tensor:
+    """Block (B, 1) of each row: (B, _BLOCK)."""
+    return blocks.gather(1, block[:, :, None].expand(-1, 1, _BLOCK))[:, 0]
+
+
+def _tokens(block: Tensor, inner: Tensor, logits: Tensor) -> list[int]:
+    token_ids: list[int] = block.mul_(_BLOCK).add_(inner)[:, 0].tolist()
+    last = logits.size(1) - 1  # a row of NaN may have ended in what fills the last block up
+    return [min(token_id, last) for token_id in token_ids]
 
 
 def lookup_logprobs(logits: Tensor, token_ids: Sequence[int], num_top: int) -> list[TokenChoice]:
     """What was given for token_ids (T,) by logits (T, V), and the num_top likeliest instead. Before temperature."""
     logprobs = logits.float().log_softmax(dim=-1)
     chosen = logprobs.gather(1, torch.tensor(token_ids, device=logits.device)[:, None])[:, 0].tolist()
-    values, ids = logprobs.topk(min(num_top, logits.size(1)))
+    if not num_top:
+        return [TokenChoice(token_id, logprob, []) for token_id, logprob in zip(token_ids, chosen, strict=True)]
+    # Always as many: equally likely tokens then come in the same order whatever rows beside this one ask for.
+    values, ids = logprobs.topk(min(MAX_LOGPROBS, logits.size(1)))
     return [
-        TokenChoice(token_id, logprob, list(zip(top_ids, top_values, strict=True)))
+        TokenChoice(token_id, logprob, list(zip(top_ids[:num_top], top_values[:num_top], strict=True)))
         for token_id, logprob, top_ids, top_values in zip(token_ids, chosen, ids.tolist(), values.tolist(), strict=True)
     ]

@@ -12,9 +12,11 @@ import random
 from collections.abc import Sequence as Seq
 from typing import Literal
 
+from nanochat.engine.grammar import GrammarState
 from nanochat.engine.params import SamplingParams
+from nanochat.engine.penalties import Penalties
 from nanochat.engine.text import TextStream
-from nanochat.errors import ContextTooLong
+from nanochat.errors import ContextTooLong, InvalidRequest
 from nanochat.protocol.generate import Delta, TokenLogprob, ToolCall
 from nanochat.tokenizer.bpe import Tokenizer
 from nanochat.tokenizer.special import (
@@ -38,7 +40,7 @@ class Sequence:
 
     `expression` is set while the row waits for the calculator: call answer() then. `finish_reason` is set at the end:
     "stop" for assistant_end, BOS or a stop string, "length" for max_tokens or a full context. Raises ContextTooLong
-    where the prompt leaves no room for a token.
+    where the prompt leaves no room for a token, InvalidRequest where logit_bias names a token that does not exist.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Sequence:
         index: int = 0,
     ) -> None:
         assert prompt_ids, "a prompt has at least BOS"
+        _check_biased_tokens(params, tokenizer)
         if len(prompt_ids) >= context_length:
             raise ContextTooLong(
                 f"the prompt has {len(prompt_ids)} tokens; the model takes {context_length}, its answer included. "
@@ -68,6 +71,8 @@ class Sequence:
         self.expression: str | None = None
         self.tool_calls: list[ToolCall] = []
         self.finish_reason: FinishReason | None = None
+        self.grammar: GrammarState | None = None  # set before the row runs, where response_format asks for one
+        self.penalties = Penalties(params, prompt_ids) if params.changes_logits else None
         self._tokenizer = tokenizer
         self._context_length = context_length
         # A generator of the row's own, on the CPU: the same numbers on every device. Each choice has its stream.
@@ -102,6 +107,8 @@ class Sequence:
         special = self._tokenizer.special_id
         self.pending = []
         self._push(token_id, sampled=True)
+        if self.grammar is not None:
+            self.grammar.accept(token_id)
         if token_id in (special(ASSISTANT_END), special(BOS)):
             self._finish("stop")
             return
@@ -166,6 +173,8 @@ class Sequence:
         self.pending.append(token_id)
         self.num_sampled += sampled
         self._num_untold += sampled
+        if self.penalties is not None:
+            self.penalties.add(token_id, is_sampled=sampled)
 
     def _finish(self, reason: FinishReason) -> None:
         self._stream.finish()
@@ -189,3 +198,11 @@ class Sequence:
         self._events.append(Delta(index=self.index, text=text, num_tokens=self._num_untold, logprobs=logprobs))
         self._num_untold = 0
         self._logprobs = self._logprobs[len(told) :]
+
+
+def _check_biased_tokens(params: SamplingParams, tokenizer: Tokenizer) -> None:
+    wrong = next((token_id for token_id in params.logit_bias if not 0 <= token_id < tokenizer.vocab_size), None)
+    if wrong is not None:
+        raise InvalidRequest(
+            f"logit_bias has token {wrong}; the vocabulary has ids 0 to {tokenizer.vocab_size - 1}.", param="logit_bias"
+        )

@@ -6,11 +6,14 @@
 An error before the first event is an HTTP status with {"error": {"code", "message", "param"}}.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from nanochat.protocol import Strict
+
+MAX_REGEX_CHARS = 8192
+MAX_FORMAT_CHOICES = 1024
 
 
 class TextPart(Strict):
@@ -42,6 +45,51 @@ class Message(Strict):
     content: str | list[Part]
 
 
+class TextFormat(Strict):
+    type: Literal["text"] = "text"
+
+
+class JsonObjectFormat(Strict):
+    """Any JSON object."""
+
+    type: Literal["json_object"] = "json_object"
+
+
+class JsonSchema(Strict):
+    """`schema` is a JSON schema. The answer always holds to it, whatever `strict` says; the others change nothing."""
+
+    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True)
+
+    name: str | None = None
+    description: str | None = None
+    schema_: dict[str, Any] = Field(alias="schema")
+    strict: bool | None = None
+
+
+class JsonSchemaFormat(Strict):
+    type: Literal["json_schema"] = "json_schema"
+    json_schema: JsonSchema
+
+
+class RegexFormat(Strict):
+    """The whole answer matches the regular expression."""
+
+    type: Literal["regex"] = "regex"
+    regex: str = Field(min_length=1, max_length=MAX_REGEX_CHARS)
+
+
+class ChoiceFormat(Strict):
+    """The answer is one of the texts."""
+
+    type: Literal["choice"] = "choice"
+    choices: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1, max_length=MAX_FORMAT_CHOICES)
+
+
+ResponseFormat = Annotated[
+    TextFormat | JsonObjectFormat | JsonSchemaFormat | RegexFormat | ChoiceFormat, Field(discriminator="type")
+]
+
+
 class GenerateRequest(Strict):
     """What to continue, and how to sample. Exactly one of messages, prompt and prompt_token_ids is given.
 
@@ -59,7 +107,13 @@ class GenerateRequest(Strict):
     temperature: float = Field(default=1.0, ge=0, le=2, description="0 takes the largest logit.")
     top_k: int = Field(default=0, ge=0, le=200, description="0: off.")
     top_p: float = Field(default=1.0, gt=0, le=1)
-    stop: list[str] = Field(default_factory=list, max_length=4)
+    min_p: float = Field(default=0.0, ge=0, le=1, description="0: off.")
+    repetition_penalty: float = Field(default=1.0, gt=0, description="Over prompt and answer; 1: off.")
+    presence_penalty: float = Field(default=0.0, ge=-2, le=2)
+    frequency_penalty: float = Field(default=0.0, ge=-2, le=2)
+    logit_bias: dict[int, float] = Field(default_factory=dict, description="Token ids, each from -100 to 100.")
+    response_format: ResponseFormat | None = Field(default=None, description="What the answer must look like.")
+    stop: list[str] = Field(default_factory=list, max_length=4, description="At most 1024 characters each.")
     seed: int | None = None
     n: int = Field(default=1, ge=1, le=16)
     logprobs: int | None = Field(

@@ -14,10 +14,11 @@ from pydantic_core import PydanticCustomError
 
 from nanochat.errors import InvalidRequest
 from nanochat.protocol import Strict
-from nanochat.protocol.generate import Part
+from nanochat.protocol.generate import Part, ResponseFormat, TextFormat
 
 MAX_CHOICES = 16
 MAX_STOPS = 4
+MAX_STOP_CHARS = 1024
 # Tags of unions are written in angle brackets, so that `invalid_request` can leave them out of a field's path.
 _PARTS = "<parts>"
 
@@ -45,7 +46,9 @@ def _only(*neutral: Any) -> AfterValidator:
     return AfterValidator(check)
 
 
-Stop = Annotated[str, Field(min_length=1)]
+Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
+# JSON has no numbers as keys.
+TokenIdText = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
 Stops = Annotated[
     Annotated[Stop, Tag("<text>")] | Annotated[list[Stop], Field(max_length=MAX_STOPS), Tag(_PARTS)],
     Discriminator(_list_or_text),
@@ -105,10 +108,6 @@ class StreamOptions(_Request):
     include_obfuscation: Annotated[bool, _only(False)] = False
 
 
-class ResponseFormat(_Request):
-    type: Annotated[str, _only("text")] = "text"
-
-
 class _SamplingRequest(_Request):
     """What chat completions and completions share."""
 
@@ -122,9 +121,12 @@ class _SamplingRequest(_Request):
     stream: bool = False
     stream_options: StreamOptions | None = None
     user: str | None = Field(default=None, description="The caller's own name for its user; neither kept nor logged.")
-    presence_penalty: Annotated[float, _only(0)] = 0
-    frequency_penalty: Annotated[float, _only(0)] = 0
-    logit_bias: Annotated[Any, _only({})] = None
+    min_p: float = Field(default=0.0, ge=0, le=1, description="0: off.")
+    repetition_penalty: float = Field(default=1.0, gt=0, description="Over prompt and answer; 1: off.")
+    presence_penalty: float = Field(default=0.0, ge=-2, le=2)
+    frequency_penalty: float = Field(default=0.0, ge=-2, le=2)
+    logit_bias: dict[TokenIdText, Annotated[float, Field(ge=-100, le=100)]] = Field(default_factory=dict)
+    response_format: ResponseFormat | None = Field(default=None, description="On completions, an extension.")
 
     @model_validator(mode="after")
     def _stream_options_need_a_stream(self) -> "_SamplingRequest":
@@ -135,6 +137,10 @@ class _SamplingRequest(_Request):
     @property
     def stops(self) -> list[str]:
         return [self.stop] if isinstance(self.stop, str) else self.stop
+
+    @property
+    def token_biases(self) -> dict[int, float]:
+        return {int(token_id): bias for token_id, bias in self.logit_bias.items()}
 
     @property
     def include_usage(self) -> bool:
@@ -149,7 +155,6 @@ class ChatCompletionRequest(_SamplingRequest):
     max_completion_tokens: int | None = Field(default=None, ge=1)
     logprobs: bool = False
     top_logprobs: int = Field(default=0, ge=0, le=20)
-    response_format: ResponseFormat | None = None
     tools: Annotated[Any, _only([])] = None
     tool_choice: Annotated[Any, _only("none", "auto")] = None
     store: Annotated[Any, _only(False)] = None
@@ -177,6 +182,12 @@ class CompletionRequest(_SamplingRequest):
     echo: bool = False
     suffix: Annotated[Any, _only("")] = None
     best_of: Annotated[Any, _only(1)] = None
+
+    @model_validator(mode="after")
+    def _format_needs_an_answer(self) -> "CompletionRequest":
+        if self.max_tokens == 0 and self.response_format not in (None, TextFormat()):
+            raise ValueError("response_format is for an answer and max_tokens 0 asks for none; leave one of them out")
+        return self
 
     @property
     def prompts(self) -> list[str | list[int]]:
@@ -226,6 +237,7 @@ def _path(location: tuple[int | str, ...]) -> str:
     path = ""
     for position, part in enumerate(location):
         is_tag = str(part).startswith("<") or (position >= 2 and location[position - 2] == _PARTS)
+        is_tag = is_tag or part == "[key]" or (position == 1 and location[0] == "response_format")
         if isinstance(part, int):
             path += f"[{part}]"
         elif not is_tag:

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from starlette.responses import JSONResponse, StreamingResponse
@@ -85,6 +86,7 @@ class FakeInference:
     def reset(self) -> None:
         self.script: Script = answer("Hello", ", wor", "ld")
         self.asked: list[GenerateRequest] = []
+        self.bodies: list[dict[str, Any]] = []  # as they came
         self.headers: dict[str, str] = {}
         self.num_active = 0
         self.num_left = 0  # generations whose client went before the end
@@ -99,6 +101,7 @@ class FakeInference:
 
     async def _generate(self, request: Request) -> Response:
         asked = GenerateRequest.model_validate_json(await request.body())
+        self.bodies.append(await request.json())
         self.asked.append(asked)
         self.headers = dict(request.headers)
         steps = self.script(asked)

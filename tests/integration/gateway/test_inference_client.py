@@ -63,6 +63,17 @@ def test_one_that_leaves_and_one_without_a_model_yet_cost_no_request(
     assert len(new.asked) == 1
 
 
+def test_an_older_replica_is_not_sent_options_that_nobody_asked_for(
+    gateway_with: GatewayWith, inference: FakeInference, _inference: tuple[FakeInference, str]
+) -> None:
+    """It would refuse every request for a field that it does not know."""
+    gateway = gateway_with(inference_urls=_inference[1])
+    assert chat(gateway).status_code == 200
+    assert inference.bodies[-1].keys() == {"model", "messages", "temperature"}
+    assert chat(gateway, min_p=0.1).status_code == 200
+    assert inference.bodies[-1].keys() == {"model", "messages", "temperature", "min_p"}
+
+
 def test_replicas_take_turns(
     gateway_with: GatewayWith, inference: FakeInference, _inference: tuple[FakeInference, str]
 ) -> None:

@@ -2,8 +2,9 @@
 
 import pytest
 
+from nanochat.engine.pace import MIN_PROMPT_TOKENS
 from nanochat.engine.params import SamplingParams
-from nanochat.engine.plan import MIN_PROMPT_TOKENS, plan_step
+from nanochat.engine.plan import plan_step
 from nanochat.engine.sequence import Sequence
 from nanochat.engine.slots import Row
 from nanochat.tokenizer.bpe import Tokenizer

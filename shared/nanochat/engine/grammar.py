@@ -1,0 +1,77 @@
+"""response_format: which tokens may come next in a row, by xgrammar's matcher and masks.
+
+A grammar decides over bytes. Of the special tokens assistant_end alone is allowed, and only where the text is complete;
+so a row with a grammar makes no tool calls. Grammars are compiled in grammar_compiler.py, once for all rows that ask
+for the same. xgrammar is loaded when the first one is: it takes a second and 90 MB.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from nanochat.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    import xgrammar
+
+
+class GrammarState:
+    """How far one row has come in its grammar. For one thread."""
+
+    def __init__(self, compiled: "xgrammar.CompiledGrammar") -> None:
+        self._matcher = load_xgrammar().GrammarMatcher(compiled)
+
+    def accept(self, token_id: int) -> None:
+        """The row has this token, which its last mask allowed."""
+        is_accepted = self._matcher.accept_token(token_id)
+        assert is_accepted, f"token {token_id} is not what the grammar allows here"
+
+    def fill(self, masks: Tensor, row: int) -> None:
+        """Write what is allowed next into masks[row], a bit a token."""
+        self._matcher.fill_next_token_bitmask(masks, row)
+
+
+def constrained(logits: Tensor, states: Sequence[GrammarState | None]) -> Tensor:
+    """A copy of logits (B, V) with -inf where a row's grammar forbids; the same tensor where no row has one."""
+    rows = [row for row, state in enumerate(states) if state is not None]
+    if not rows:
+        return logits
+    V = logits.size(1)
+    masks = torch.zeros((len(rows), -(-V // 32)), dtype=torch.int32)
+    for at, row in enumerate(rows):
+        state = states[row]
+        assert state is not None
+        state.fill(masks, at)
+    bits = torch.arange(32, dtype=torch.int32, device=logits.device)
+    # (R, V / 32) -> (R, V / 32, 32) -> (R, V)
+    is_allowed = (masks.to(logits.device)[:, :, None] >> bits & 1).flatten(1)[:, :V].bool()
+    if len(rows) == len(states):
+        return torch.where(is_allowed, logits, -torch.inf)
+    changed = logits.clone()
+    changed[rows] = torch.where(is_allowed, logits[rows], -torch.inf)
+    return changed
+
+
+def token_table(tokens: Sequence[bytes], stop_id: int) -> "xgrammar.TokenizerInfo":
+    """What xgrammar needs to know of a tokenizer. Takes tens of milliseconds."""
+    package = load_xgrammar()
+    # A token without bytes counts as special there and is never allowed.
+    table: xgrammar.TokenizerInfo = package.TokenizerInfo(
+        list(tokens), package.VocabType.RAW, vocab_size=len(tokens), stop_token_ids=[stop_id]
+    )
+    return table
+
+
+def load_xgrammar() -> Any:
+    """The package. Raises InvalidRequest where it is not installed: no format is ever ignored."""
+    try:
+        import xgrammar
+    except ImportError as exc:
+        raise InvalidRequest(
+            f"response_format needs the package xgrammar, which this server lacks ({exc}). Leave response_format out, "
+            "or install nanochat-shared[grammar] on the server.",
+            param="response_format",
+        ) from exc
+    return xgrammar
