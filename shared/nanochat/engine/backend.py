@@ -41,13 +41,15 @@ class BlockStore(Protocol):
 class Backend(Protocol):
     """Slots hold a sequence each, of max_len tokens at most; max_chunk are the most tokens of a slot in one step.
 
-    `weights` says in which form the matrices are. One thread at a time.
+    `weights` says in which form the matrices are; num_torch_threads how many threads torch should have for what is done
+    with the logits, None being as many as it has. One thread at a time.
     """
 
     num_slots: int
     max_len: int
     max_chunk: int
     weights: str
+    num_torch_threads: int | None
 
     def forward(self, chunks: Sequence[Chunk]) -> Tensor:
         """Logits (B, V) float32 after the last token of each chunk; slots are distinct."""

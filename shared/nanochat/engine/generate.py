@@ -4,11 +4,14 @@ Slots are refilled as rows finish, so prompts of any length run side by side. Th
 its own loop over the same step.
 """
 
+import contextlib
 from collections import deque
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from typing import Protocol, Self
+
+import torch
 
 from nanochat.engine.backend import Backend, Weights, make_backend
 from nanochat.engine.params import SamplingParams
@@ -75,12 +78,13 @@ class Engine:
         choices = [self._choices(prompt, p) for prompt, p in zip(prompts, _each(params, len(prompts)), strict=True)]
         waiting = deque(sequence for group in choices for sequence in group)
         slots = Slots(self._backend.num_slots)
-        while waiting or slots.rows:
-            slots.admit(waiting)
-            for row in run_step(self._backend, slots.rows, budget=DEFAULT_BUDGET).sampled:
-                self._answer(row.sequence)
-                if row.sequence.is_finished:
-                    slots.release(row)
+        with torch_threads(self._backend.num_torch_threads):
+            while waiting or slots.rows:
+                slots.admit(waiting)
+                for row in run_step(self._backend, slots.rows, budget=DEFAULT_BUDGET).sampled:
+                    self._answer(row.sequence)
+                    if row.sequence.is_finished:
+                        slots.release(row)
         return [[_completion(sequence) for sequence in group] for group in choices]
 
     def stream(self, prompt: Seq[int], params: SamplingParams | None = None) -> Iterator[Delta | ToolCall | Finished]:
@@ -91,7 +95,8 @@ class Engine:
         (sequence,) = self._choices(prompt, params)
         row = Row(sequence, slot=0)
         while not sequence.is_finished:
-            run_step(self._backend, [row])
+            with torch_threads(self._backend.num_torch_threads):
+                run_step(self._backend, [row])
             yield from sequence.take_events()
             self._answer(sequence)
             yield from sequence.take_events()
@@ -105,6 +110,17 @@ class Engine:
     def _answer(self, sequence: Sequence) -> None:
         if sequence.expression is not None:
             sequence.answer(self._calculator.evaluate(sequence.expression) if self._calculator else None)
+
+
+@contextlib.contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """So many threads for torch's own operations meanwhile; None: as many as there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _each(params: SamplingParams | Seq[SamplingParams] | None, num_prompts: int) -> Seq[SamplingParams]:

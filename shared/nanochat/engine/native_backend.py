@@ -20,6 +20,8 @@ class NativeBackend:
     """Packs the model's weights, and anew when they have changed: a model in training can be sampled from."""
 
     max_chunk = MAX_CHUNK
+    # The kernels have threads of their own, and torch's would fight with them for the cores over a little sampling.
+    num_torch_threads: int | None = 1
 
     def __init__(
         self, model: GPT, *, num_slots: int, max_len: int, weights: Literal["fp32", "int8"], is_frozen: bool = False

@@ -175,7 +175,7 @@ def test_prompt_scores_are_those_of_the_plain_model(
 class Scripted:
     """A backend that answers with given tokens, by their place behind the prompt; what a tool forces has one too."""
 
-    num_slots, max_len, max_chunk, weights = 1, 256, 256, "none"
+    num_slots, max_len, max_chunk, weights, num_torch_threads = 1, 256, 256, "none", None
 
     def __init__(self, prompt: list[int], script: list[int]) -> None:
         self.seen: list[int] = []
