@@ -48,6 +48,12 @@ class Scheduler:
         """All that are open, in order of arrival."""
         return list(dict.fromkeys(self._requests.values()))
 
+    def leaks(self) -> list[str]:
+        """What is held for nobody; to be empty whenever no request is open."""
+        held = {"slots": self.num_running, "places in the queue": self.num_waiting, "choices": len(self._requests)}
+        held["slots not free"] = self._slots.num_slots - self._slots.num_free - self.num_running
+        return [f"{count} {name}" for name, count in held.items() if count]
+
     def add(self, request: Request) -> None:
         for sequence in request.sequences:
             self._requests[sequence] = request
