@@ -13,6 +13,8 @@ from nanochat.protocol.generate import TokenLogprob
 
 def append_sampled(sequences: Seq[Sequence], logits: Tensor) -> None:
     """Append a token to each sequence, by its params, from float32 logits (B, V), which stay as they are."""
+    if not sequences:
+        return
     changed = penalised(logits, [sequence.penalties for sequence in sequences])
     changed = constrained(changed, [sequence.grammar for sequence in sequences])
     uniforms = [sequence.next_uniform() for sequence in sequences]

@@ -17,20 +17,29 @@ if TYPE_CHECKING:
     import xgrammar
 
 
+# What grammar_process.py is asked for: of these, tokens with control characters are left out.
+JSON_KINDS = ("json_object", "json_schema")
+
+
 class GrammarState:
     """How far one row has come in its grammar. For one thread."""
 
     def __init__(self, compiled: "xgrammar.CompiledGrammar") -> None:
         self._matcher = load_xgrammar().GrammarMatcher(compiled)
+        self._is_stuck = False
 
     def accept(self, token_id: int) -> None:
         """The row has this token, which its last mask allowed."""
-        is_accepted = self._matcher.accept_token(token_id)
+        is_accepted = self._is_stuck or self._matcher.accept_token(token_id)
         assert is_accepted, f"token {token_id} is not what the grammar allows here"
 
     def fill(self, masks: Tensor, row: int) -> None:
-        """Write what is allowed next into masks[row], a bit a token."""
+        """Write what is allowed next into masks[row], a bit a token; at a dead end of the grammar the end is."""
         self._matcher.fill_next_token_bitmask(masks, row)
+        if not masks[row].any():
+            self._is_stuck = True
+            for token_id in self._matcher.stop_token_ids:
+                masks[row, token_id // 32] = torch.tensor(1 << token_id % 32).to(torch.int32)  # bit 31 is the sign
 
 
 def constrained(logits: Tensor, states: Sequence[GrammarState | None]) -> Tensor:
@@ -54,12 +63,17 @@ def constrained(logits: Tensor, states: Sequence[GrammarState | None]) -> Tensor
     return changed
 
 
-def token_table(tokens: Sequence[bytes], stop_id: int) -> "xgrammar.TokenizerInfo":
-    """What xgrammar needs to know of a tokenizer. Takes tens of milliseconds."""
+def token_table(tokens: Sequence[bytes], stop_id: int, *, is_json: bool) -> "xgrammar.TokenizerInfo":
+    """What xgrammar needs to know of a tokenizer. Takes tens of milliseconds.
+
+    With is_json, tokens with control characters are never allowed: JSON has none as they are, but xgrammar would let
+    them into strings of limited length.
+    """
     package = load_xgrammar()
     # A token without bytes counts as special there and is never allowed.
+    given = [b"" if is_json and min(token, default=0) < 0x20 else token for token in tokens]
     table: xgrammar.TokenizerInfo = package.TokenizerInfo(
-        list(tokens), package.VocabType.RAW, vocab_size=len(tokens), stop_token_ids=[stop_id]
+        given, package.VocabType.RAW, vocab_size=len(tokens), stop_token_ids=[stop_id]
     )
     return table
 

@@ -16,7 +16,7 @@ from collections import OrderedDict
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from nanochat.engine.grammar import GrammarState, load_xgrammar, token_table
+from nanochat.engine.grammar import JSON_KINDS, GrammarState, load_xgrammar, token_table
 from nanochat.engine.json_schemas import check_schema
 from nanochat.errors import InvalidRequest, Unavailable
 from nanochat.protocol.generate import ChoiceFormat, JsonObjectFormat, JsonSchemaFormat, RegexFormat, ResponseFormat
@@ -108,9 +108,9 @@ class GrammarCompiler:
             raise InvalidRequest(
                 f"response_format cannot be compiled: {answer['error'].rstrip('.')}.", param="response_format"
             )
-        compiled: xgrammar.CompiledGrammar = load_xgrammar().CompiledGrammar.deserialize_json(
-            answer["compiled"], self._process.table
-        )
+        (kind,) = source
+        table = self._process.tables[kind in JSON_KINDS]
+        compiled: xgrammar.CompiledGrammar = load_xgrammar().CompiledGrammar.deserialize_json(answer["compiled"], table)
         return compiled
 
     def _end(self) -> None:
@@ -126,7 +126,7 @@ class _Process:
         self.tokenizer = tokenizer
         tokens = [tokenizer.token_bytes(token_id) for token_id in range(tokenizer.vocab_size)]
         stop_id = tokenizer.special_id(ASSISTANT_END)
-        self.table = token_table(tokens, stop_id)
+        self.tables = {is_json: token_table(tokens, stop_id, is_json=is_json) for is_json in (False, True)}
         command = [sys.executable, "-m", "nanochat.engine.grammar_process"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         vocabulary = {"tokens": [base64.b64encode(token).decode() for token in tokens], "stop": stop_id}

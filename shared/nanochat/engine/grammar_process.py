@@ -21,7 +21,7 @@ from typing import Any
 
 import xgrammar
 
-from nanochat.engine.grammar import token_table
+from nanochat.engine.grammar import JSON_KINDS, token_table
 
 # Of processor time for one grammar; the caller waits for less (grammar_compiler.py) and kills this process.
 _MAX_SECONDS = 20
@@ -36,17 +36,18 @@ def main() -> None:
     # The compiler's warnings go there and nowhere else.
     with tempfile.TemporaryFile() as warnings:
         os.dup2(warnings.fileno(), 2)
-    compiler: Any = None
+    compilers: dict[bool, Any] = {}
     for line in sys.stdin:
         asked = json.loads(line)
         _limit_time()
         if "tokens" in asked:
             tokens = [base64.b64decode(token) for token in asked["tokens"]]
-            table = token_table(tokens, asked["stop"])
-            compiler = xgrammar.GrammarCompiler(table, max_threads=1, cache_enabled=False)
+            for is_json in (False, True):
+                table = token_table(tokens, asked["stop"], is_json=is_json)
+                compilers[is_json] = xgrammar.GrammarCompiler(table, max_threads=1, cache_enabled=False)
             answer: dict[str, str] = {}
         else:
-            answer = _compile(compiler, asked)
+            answer = _compile(compilers, asked)
         print(json.dumps(answer), flush=True)
 
 
@@ -56,8 +57,9 @@ def _limit_time() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.getrlimit(resource.RLIMIT_CPU)[1]))
 
 
-def _compile(compiler: Any, asked: dict[str, str]) -> dict[str, str]:
+def _compile(compilers: dict[bool, Any], asked: dict[str, str]) -> dict[str, str]:
     (kind,) = asked
+    compiler = compilers[kind in JSON_KINDS]
     try:
         match kind:
             case "json_schema":
@@ -108,7 +110,10 @@ def _is_quick(compiled: Any) -> bool:
         num_slow += time.process_time() - start > _MAX_MASK_S
         words = enumerate(masks[0].tolist())
         allowed = [word * 32 + bit for word, bits in words if bits for bit in range(32) if bits >> bit & 1]
-        matcher.accept_token(rng.choice([token_id for token_id in allowed if token_id < V]))
+        allowed = [token_id for token_id in allowed if token_id < V]
+        if not allowed:
+            break
+        matcher.accept_token(rng.choice(allowed))
         if matcher.is_terminated():
             break
     return num_slow <= 2

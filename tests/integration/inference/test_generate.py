@@ -142,6 +142,33 @@ def test_a_full_queue_refuses_with_a_time_to_come_again(server: Server) -> None:
         ({"prompt": "a", "nonsense": 1}, 400, "invalid_request", "nonsense", "known"),
         ({"prompt": "a", "stop": [""]}, 400, "invalid_request", "stop", "empty"),
         ({"prompt": "a", "n": 16}, 400, "invalid_request", "n", "4 choices"),
+        ({"prompt": "a", "stop": ["x" * 10_000]}, 400, "invalid_request", "stop", "10000 characters"),
+        ({"prompt": "a", "min_p": 2}, 400, "invalid_request", "min_p", "1"),
+        ({"prompt": "a", "repetition_penalty": 0}, 400, "invalid_request", "repetition_penalty", "0"),
+        ({"prompt": "a", "logit_bias": {"265": 1}}, 400, "invalid_request", "logit_bias", "ids 0 to 264"),
+        ({"prompt": "a", "logit_bias": {"5": 101}}, 400, "invalid_request", "logit_bias", "100"),
+        ({"prompt": "a", "logprobs": 21}, 400, "invalid_request", "logprobs", "20"),
+        (
+            {"prompt": "a", "response_format": {"type": "regex", "regex": "(a"}},
+            400,
+            "invalid_request",
+            "response_format",
+            "parenthesis is not closed",
+        ),
+        (
+            {"prompt": "a", "response_format": {"type": "json_schema", "json_schema": {"schema": {"not": {}}}}},
+            400,
+            "invalid_request",
+            "response_format",
+            "'not'",
+        ),
+        (
+            {"prompt": "a", "response_format": {"type": "regex", "regex": "[a-z]+" * 5000}},
+            400,
+            "invalid_request",
+            "response_format.regex.regex",
+            "8192",
+        ),
     ],
 )
 def test_a_bad_request_is_refused_with_its_reason(
@@ -151,6 +178,24 @@ def test_a_bad_request_is_refused_with_its_reason(
     error = response.json()["error"]
     assert (response.status_code, error["code"], error["param"]) == (status, code, param)
     assert words in error["message"]
+
+
+def test_a_format_holds_the_model_to_it(server: Server) -> None:
+    """After the prompt "a" this model would say b, a, b, a without end."""
+    asked = {"prompt": "a", "response_format": {"type": "regex", "regex": "b[0-9]{2}a"}, "logit_bias": {"52": 5}}
+    events = events_of(server.post(**asked, n=2))
+    assert [text_of(events, index) for index in range(2)] == ["b44a", "b44a"]
+    assert Finished(index=1, finish_reason="stop", completion_tokens=5) in events
+    choice = {"type": "choice", "choices": ["yes", "no"]}
+    assert text_of(events_of(server.post(messages=HI, response_format=choice))) in ("yes", "no")
+
+
+def test_penalties_and_biases_change_what_is_said(server: Server) -> None:
+    assert text_of(events_of(server.post(prompt="a", max_tokens=2, logit_bias={"98": -100}))) != "ba"
+    # The next token is 15 ahead of all others, which a penalty of 2 eats up in eight of each.
+    assert text_of(events_of(server.post(prompt="a", max_tokens=24))) == "ba" * 12
+    penalised = text_of(events_of(server.post(prompt="a", max_tokens=24, frequency_penalty=2.0)))
+    assert penalised.startswith("ba" * 7) and penalised != "ba" * 12
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"[]", b'{"model": "nanochat", "prompt": "\\ud800"}'])

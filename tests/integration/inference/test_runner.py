@@ -25,7 +25,7 @@ from tests.integration.inference.chain_model import ABAB, TOKENIZER, chain_model
 from tests.integration.inference.server import text_of
 
 NUM_SLOTS = 3
-Start = Callable[[Evaluates], Runner]
+Start = Callable[..., Runner]
 
 
 class NoCalculator:
@@ -55,8 +55,16 @@ class BrokenCalculator:
 async def start() -> AsyncIterator[Start]:
     runners: list[Runner] = []
 
-    def start(calculator: Evaluates) -> Runner:
-        runner = Runner(calculator, Metrics(), model_name="m", max_running=NUM_SLOTS, max_waiting=100, num_threads=1)
+    def start(calculator: Evaluates, call_timeout_s: float = 30.0) -> Runner:
+        runner = Runner(
+            calculator,
+            Metrics(),
+            model_name="m",
+            max_running=NUM_SLOTS,
+            max_waiting=100,
+            num_threads=1,
+            call_timeout_s=call_timeout_s,
+        )
         runner.start()
         runners.append(runner)
         return runner
@@ -150,6 +158,27 @@ async def test_a_row_that_waits_for_the_calculator_lets_the_others_go_on(start: 
     assert not calling.is_finished
     calculator.may_answer.set()
     assert text_of(await _all_events(calling)) == "6*7=42\n!"
+
+
+async def test_calls_that_hang_end_without_a_result_and_hold_nobody_up(start: Start) -> None:
+    """More of them than there are threads for calls: those that only wait for a thread have a deadline too."""
+    calculator = SlowCalculator()
+    runner, loaded = start(calculator, call_timeout_s=0.3), _loaded(chain_model(ABAB))
+    runner.use(loaded)
+    for _ in range(3):
+        calling = [
+            _request(loaded, [TOKENIZER.special_id("<|assistant_start|>")], SamplingParams(temperature=0))
+            for _ in range(NUM_SLOTS - 1)
+        ]
+        for request in calling:
+            runner.submit(request, loaded)
+        other = _request(loaded, [ord("a")], SamplingParams(temperature=0, max_tokens=50))
+        runner.submit(other, loaded)
+        assert text_of(await _all_events(other)) == "ba" * 25
+        for request in calling:
+            assert text_of(await _all_events(request)) == "6*7=\n!"
+    assert runner.num_open == 0
+    calculator.may_answer.set()  # too late: nothing more is said
 
 
 async def test_a_client_that_leaves_during_a_call_leaves_no_trace(start: Start) -> None:

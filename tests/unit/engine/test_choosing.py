@@ -117,6 +117,10 @@ def test_what_a_tool_forced_is_repeated_text_but_no_choice_of_the_model(tokenize
     assert sequence.generated_ids[-1] == ord("7")
 
 
+def test_a_step_that_only_took_prompts_in_chooses_nothing() -> None:
+    append_sampled([], torch.zeros((0, V)))
+
+
 def test_a_bias_of_a_token_that_does_not_exist_is_refused(tokenizer: Tokenizer) -> None:
     for token_id in (-1, V):
         with pytest.raises(

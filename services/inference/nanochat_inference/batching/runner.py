@@ -1,7 +1,7 @@
 """The engine's thread: owns the models and their schedulers, runs the steps, and tells every client what became of it.
 
 Other threads hand it commands, which run between two steps; so a request that joins or leaves waits for one step at
-most. Calculator calls run in a few threads of their own and come back as commands, while the other rows go on.
+most. Calculator calls run in threads of their own (calls.py) and come back as commands, while the other rows go on.
 """
 
 import logging
@@ -9,7 +9,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import torch
@@ -19,13 +18,12 @@ from nanochat.engine.slots import Row
 from nanochat.engine.step import run_step, score_prompt
 from nanochat.errors import InvalidRequest, Unavailable
 from nanochat.protocol.generate import Done, Finished, GenerateError, Started
+from nanochat_inference.batching.calls import Calls
 from nanochat_inference.batching.request import Request
 from nanochat_inference.loaded_model import LoadedModel
 from nanochat_inference.metrics import Metrics
 
 log = logging.getLogger(__name__)
-
-_CALCULATOR_THREADS = 4
 
 
 class Runner:
@@ -40,8 +38,8 @@ class Runner:
         max_running: int,
         max_waiting: int,
         num_threads: int,
+        call_timeout_s: float = 5.0,
     ) -> None:
-        self._calculator = calculator
         self._metrics = metrics
         self._model_name = model_name
         self._capacity = max_running + max_waiting
@@ -53,7 +51,7 @@ class Runner:
         self._num_open = 0  # choices submitted and not ended; guarded by the lock
         self._is_stopping = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-        self._calls = ThreadPoolExecutor(_CALCULATOR_THREADS, thread_name_prefix="calculator")
+        self._calls = Calls(calculator, timeout_s=call_timeout_s)
 
     # From any thread.
 
@@ -65,7 +63,7 @@ class Runner:
         self.abort_all(Unavailable("the server is stopping; try again."))
         self._commands.put(self._stop)
         self._thread.join()
-        self._calls.shutdown()
+        self._calls.close()
 
     @property
     def is_alive(self) -> bool:
@@ -161,7 +159,7 @@ class Runner:
                 self._begin(loaded, request, row)
             self._time_token(row, request, now)
             if row.sequence.expression is not None:
-                self._calls.submit(self._call, loaded, row, row.sequence.expression)
+                self._calls.ask(row.sequence.expression, partial(self._called, loaded, row))
         self._tell(loaded, step.sampled)
 
     def _begin(self, loaded: LoadedModel, request: Request, row: Row) -> None:
@@ -181,14 +179,10 @@ class Runner:
             )
         )
 
-    def _call(self, loaded: LoadedModel, row: Row, expression: str) -> None:
-        """On a calculator's thread. The row goes on in any case."""
-        result: str | None = None
-        try:
-            result = self._calculator.evaluate(expression)
-        finally:
-            self._metrics.tool_calls.labels("no_result" if result is None else "result").inc()
-            self._commands.put(partial(self._answer, loaded, row, result))
+    def _called(self, loaded: LoadedModel, row: Row, result: str | None) -> None:
+        """On a thread of the calls."""
+        self._metrics.tool_calls.labels("no_result" if result is None else "result").inc()
+        self._commands.put(partial(self._answer, loaded, row, result))
 
     def _answer(self, loaded: LoadedModel, row: Row, result: str | None) -> None:
         if loaded.scheduler.has(row):  # its client may have left meanwhile
