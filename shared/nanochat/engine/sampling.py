@@ -34,11 +34,7 @@ class TokenChoice(NamedTuple):
 
 
 def sample(logits: Tensor, params: Sequence[SamplingParams], uniforms: Sequence[float]) -> list[int]:
-    """Token ids (B,) from float32 logits (B, V) on any device. uniforms: a number in [0, 1) a row.
-
-    Costs at V = 32768 on two cores with AVX-512: 0.1 ms for 32 greedy rows, 0.7 ms for 32 at a temperature, 3 ms with
-    filters; a row alone 0.1 ms.
-    """
+    """Token ids (B,) from float32 logits (B, V) on any device. uniforms: a number in [0, 1) a row."""
     token_ids = [0] * len(params)
     for way, pick in {"greedy": _greedy, "all": _draw, "filtered": _draw_filtered}.items():
         rows = [row for row, p in enumerate(params) if _way(p) == way]

@@ -204,9 +204,25 @@ def test_a_row_of_no_numbers_does_not_end_the_batch(logits: Tensor) -> None:
 @pytest.mark.parametrize("uniform", [0.0, 1 - 2**-53])
 def test_the_ends_of_the_unit_interval_give_tokens_that_are_allowed(logits: Tensor, uniform: float) -> None:
     masked = logits.clone()
-    masked[:, -50:] = float("-inf")
-    for params in (SamplingParams(), SamplingParams(top_k=10), SamplingParams(top_p=0.5)):
-        assert all(token_id < V - 50 for token_id in sample(masked, [params] * 6, [uniform] * 6))
+    masked[:, :130] = masked[:, 140:150] = masked[:, -50:] = float("-inf")  # the first block as a whole
+    for params in (SamplingParams(), SamplingParams(top_k=10), SamplingParams(top_p=0.5), SamplingParams(min_p=1e-9)):
+        for row, token_id in enumerate(sample(masked, [params] * 6, [uniform] * 6)):
+            assert masked[row, token_id] > float("-inf")
+
+
+def test_the_rarest_tokens_keep_their_shares() -> None:
+    """One token holds all but 1e-5. float32 tells numbers near 1 apart by 6e-8; a block of 128 others holds 4e-8."""
+    size, share, num_draws = 32768, 1e-5, 2560
+    row = torch.full((1, size), math.log(share / (size - 1)))
+    row[0, 0] = math.log(1 - share)
+    uniforms = [1 - share + share * (i + 0.5) / num_draws for i in range(num_draws)]
+    drawn = collections.Counter(
+        token_id // 128
+        for start in range(0, num_draws, 256)
+        for token_id in sample(row.expand(256, size), [SamplingParams()] * 256, uniforms[start : start + 256])
+    )
+    # The first and last blocks may be off by what float32 rounds the first token's probability by.
+    assert all(abs(drawn[block] - 10) <= 2 for block in range(2, 254))
 
 
 def test_a_vocabulary_smaller_than_the_largest_top_k_works() -> None:
@@ -226,7 +242,9 @@ def test_log_probabilities_are_those_before_temperature(logits: Tensor) -> None:
 
 def test_rows_may_ask_for_log_probabilities_in_any_company(logits: Tensor) -> None:
     """Equally likely tokens keep their order whatever the others ask for."""
-    tied = logits.round()
-    alone = lookup_logprobs(tied[:1], [3], 2)[0]
-    assert lookup_logprobs(tied, [3] * 6, 20)[0].top[:2] == alone.top
-    assert lookup_logprobs(tied, [3] * 6, 0)[0][:2] == alone[:2]
+    tied = (logits / 4).round()
+    for num_top in range(1, 20):
+        alone = lookup_logprobs(tied, [3] * 6, num_top)
+        beside = lookup_logprobs(tied, [3] * 6, 20)
+        assert [choice.top for choice in alone] == [choice.top[:num_top] for choice in beside]
+        assert [choice.logprob for choice in alone] == [choice.logprob for choice in beside]
