@@ -59,6 +59,14 @@ class LoadedModel:
         return self.cache.max_len
 
     @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def num_parameters(self) -> int:
+        return self.model.num_parameters()
+
+    @property
     def cache_usage_ratio(self) -> float:
         return self.scheduler.num_cached_tokens / (self.cache.num_slots * self.cache.max_len)
 

@@ -40,12 +40,17 @@ class Runner:
         max_running: int,
         max_waiting: int,
         num_threads: int,
+        on_step: Callable[[], None] = lambda: None,
     ) -> None:
+        """on_step is called on the engine's thread whenever a step has been told."""
         self._calculator = calculator
         self._metrics = metrics
         self._model_name = model_name
         self._capacity = max_running + max_waiting
         self._num_threads = num_threads
+        self._on_step = on_step
+        self._num_steps = 0
+        self._num_failures = 0
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._models: list[LoadedModel] = []  # the last one gets the new requests
         self._last_token_at: dict[Row, float] = {}
@@ -75,6 +80,20 @@ class Runner:
     def num_open(self) -> int:
         """Choices that were accepted and have not ended."""
         return self._num_open
+
+    @property
+    def num_steps(self) -> int:
+        """Grows while there is work that can go on: what is seen from outside of a thread that hangs."""
+        return self._num_steps
+
+    @property
+    def num_failures(self) -> int:
+        """Steps that have failed since the last one that did not."""
+        return self._num_failures
+
+    @property
+    def num_models(self) -> int:
+        return len(self._models)
 
     def use(self, loaded: LoadedModel) -> None:
         """Make this the newest model. Older ones end what they have begun and are then freed."""
@@ -112,17 +131,23 @@ class Runner:
                 for loaded in self._models:
                     if loaded.scheduler.can_run:
                         self._advance(loaded)
+                        self._num_failures = 0
+                self._num_steps += 1
                 self._free_old_models()
                 self._measure()
+                self._on_step()
             except Exception:
                 log.exception("step_failed")
+                self._num_failures += 1
                 self._metrics.worker_restarts.inc()
                 self._abort_all(GenerateError(code="internal_error", message="the model failed on this batch."))
+        self._on_step()
 
     def _take_commands(self) -> None:
         """Run what others have asked for; sleep until they do where no row can run."""
         if not any(loaded.scheduler.can_run for loaded in self._models):
             self._measure()
+            self._on_step()
             self._commands.get()()
         while True:
             try:
