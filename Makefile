@@ -32,7 +32,7 @@ NPM = PATH="$$(cat .setup/node)$$PATH" npm --prefix $(WEB)
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
 
-setup: .setup/python .setup/web
+setup: .setup/python .setup/native .setup/web
 web: .setup/web
 
 .venv/pyvenv.cfg:
@@ -51,6 +51,12 @@ web: .setup/web
 .setup/python: .setup/torch $(MANIFESTS)
 	@echo "==> Python packages"
 	@$(PIP) install -c constraints.txt -e 'shared[torch,cli,postgres,embedded]' $(SERVICES:%=-e services/%)
+	@touch $@
+
+# Without a C++ compiler a model runs on torch's own operations.
+.setup/native: .setup/python $(wildcard shared/nanochat/native/*.h) shared/nanochat/native/api.cpp
+	@echo "==> kernels for this CPU"
+	@$(BIN)/python -m nanochat.native.build || true
 	@touch $@
 
 .setup/dev: .setup/python pyproject.toml
@@ -111,5 +117,5 @@ bench: setup .setup/dev
 	@$(BIN)/python -m pytest tests/bench -q
 
 clean:
-	rm -rf .setup .venv $(WEB)/node_modules services/gateway/nanochat_gateway/static
+	rm -rf .setup .venv shared/nanochat/native/prebuilt $(WEB)/node_modules services/gateway/nanochat_gateway/static
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -96,10 +96,21 @@ RUN --mount=type=cache,id=nanochat-pip,target=/root/.cache/pip \
     --mount=type=bind,from=kernels,target=/kernels \
     pip install --prefix /service ./services/inference $(find /kernels -name '*.whl')
 
+# The model's step on a CPU, for every processor of this architecture: the running image has no compiler.
+FROM base AS native
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends g++ \
+    && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+COPY shared/nanochat/__init__.py shared/nanochat/errors.py nanochat/
+COPY shared/nanochat/native nanochat/native
+RUN python -m nanochat.native.build --every-variant
+
 # Code, compiled here since the running image is read-only.
 FROM base AS code
 COPY shared/nanochat /app/code/nanochat
 COPY services/inference/nanochat_inference /app/code/nanochat_inference
+COPY --from=native /src/nanochat/native/prebuilt /app/code/nanochat/native/prebuilt
 RUN python -m compileall -q /app/code
 
 FROM base

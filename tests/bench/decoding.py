@@ -11,13 +11,13 @@ from statistics import median
 import torch
 
 from nanochat.config import GPTConfig
+from nanochat.engine.backend import make_backend
 from nanochat.engine.params import SamplingParams
 from nanochat.engine.sequence import Sequence
 from nanochat.engine.slots import Row
 from nanochat.engine.step import run_step
 from nanochat.model.gpt import GPT
 from nanochat.model.init import init_weights
-from nanochat.model.kv_cache import KVCache
 from nanochat.tokenizer.bpe import Tokenizer
 
 TEMPERATURE = 0.3  # of chats that name none
@@ -38,8 +38,8 @@ class Decoder:
     """num_rows prompts of random tokens, and room to decode them together."""
 
     def __init__(self, model: GPT, num_rows: int, prompt_len: int) -> None:
-        self.model, self.num_rows, self.prompt_len = model, num_rows, prompt_len
-        self.cache = KVCache(model.config, num_rows, model.config.sequence_len)
+        self.num_rows, self.prompt_len = num_rows, prompt_len
+        self.backend = make_backend(model, num_slots=num_rows, max_len=model.config.sequence_len)
         self.tokenizer = _plain_tokenizer(model.config.vocab_size)
         shape, generator = (num_rows, prompt_len), torch.Generator().manual_seed(2)
         self.prompts = torch.randint(model.config.vocab_size, shape, generator=generator).tolist()
@@ -48,10 +48,11 @@ class Decoder:
         """Tokens a second in the step that takes the prompts in, and in num_new steps after it."""
         rows = [Row(self._sequence(slot), slot) for slot in range(self.num_rows)]
         start = time.perf_counter()
-        run_step(self.model, self.cache, rows)
+        while rows[-1].sequence.num_sampled == 0:
+            run_step(self.backend, rows, budget=self.num_rows * self.prompt_len)
         prefilled = time.perf_counter()
         for _ in range(num_new):
-            run_step(self.model, self.cache, rows)
+            run_step(self.backend, rows)
         end = time.perf_counter()
         assert not any(row.sequence.is_finished for row in rows), "a row that ends early makes the others look fast"
         return {
@@ -61,7 +62,7 @@ class Decoder:
 
     def _sequence(self, slot: int) -> Sequence:
         params = SamplingParams(temperature=TEMPERATURE, seed=slot)
-        return Sequence(self.prompts[slot], params, self.tokenizer, self.cache.max_len)
+        return Sequence(self.prompts[slot], params, self.tokenizer, self.backend.max_len)
 
 
 def measure_decoding(

@@ -1,8 +1,9 @@
-"""A checkpoint in memory: model, tokenizer, cache, and the scheduler of the requests that run on it.
+"""A checkpoint in memory: weights, tokenizer, caches, and the scheduler of the requests that run on it.
 
 One for the model in service and, around a swap, one for each older model whose last requests are still running.
 """
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -10,14 +11,20 @@ from typing import Self
 import torch
 
 from nanochat.checkpoint import store
-from nanochat.errors import CheckpointCorrupt, InvalidConfig
+from nanochat.engine.backend import Backend, Weights, make_backend
+from nanochat.engine.native_backend import NativeBackend
+from nanochat.engine.prefix_cache import PrefixCache
+from nanochat.engine.quality import MAX_COST_RATIO, int8_cost_ratio
+from nanochat.errors import CheckpointCorrupt, InvalidConfig, Unavailable
 from nanochat.model.gpt import GPT, Linear
-from nanochat.model.kv_cache import KVCache
 from nanochat.model.names import load_tensors
 from nanochat.model.precision import compute_dtype
 from nanochat.tokenizer.bpe import Tokenizer
+from nanochat_inference.batching.pace import Pace
 from nanochat_inference.batching.scheduler import Scheduler
 from nanochat_inference.settings import InferenceSettings
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -26,17 +33,21 @@ class LoadedModel:
 
     checkpoint: str
     created: float
-    model: GPT
+    num_parameters: int
+    device: torch.device
+    backend: Backend
+    prefixes: PrefixCache
     tokenizer: Tokenizer
-    cache: KVCache
     scheduler: Scheduler
+    pace: Pace
 
     @classmethod
     def load(cls, folder: Path, settings: InferenceSettings) -> Self:
         """Verify and read a checkpoint. Raises CheckpointCorrupt. Takes seconds: not for the engine's thread."""
         device = resolve_device(settings.device)
+        torch.set_num_threads(settings.resolved_num_threads)
         checkpoint = store.load(folder, device)
-        dtype = compute_dtype(device, settings.precision)
+        dtype = compute_dtype(device, "auto" if settings.precision == "int8" else settings.precision)
         with torch.device(device):
             model = GPT(checkpoint.config, dtype)
         try:
@@ -45,30 +56,62 @@ class LoadedModel:
             raise CheckpointCorrupt(f"checkpoint {folder}: {exc.message}") from exc
         model.requires_grad_(False).eval()
         _cast_matrices(model, dtype)
+        backend = make_backend(
+            model,
+            num_slots=settings.max_running,
+            max_len=checkpoint.config.sequence_len,
+            weights=_weights(model, checkpoint.tokenizer, settings.precision),
+            is_frozen=True,
+        )
+        log.info("backend_chosen", extra={"backend": type(backend).__name__, "weights": backend.weights})
+        return cls.of(backend, model, checkpoint.tokenizer, settings, checkpoint.info.id, checkpoint.info.created)
+
+    @classmethod
+    def of(
+        cls,
+        backend: Backend,
+        model: GPT,
+        tokenizer: Tokenizer,
+        settings: InferenceSettings,
+        checkpoint: str = "",
+        created: float = 0.0,
+    ) -> Self:
+        """Around a backend that is there already."""
         return cls(
-            checkpoint=checkpoint.info.id,
-            created=checkpoint.info.created,
-            model=model,
-            tokenizer=checkpoint.tokenizer,
-            cache=KVCache(checkpoint.config, settings.max_running, checkpoint.config.sequence_len, device, dtype),
+            checkpoint=checkpoint,
+            created=created,
+            num_parameters=model.num_parameters(),
+            device=model.device,
+            backend=backend,
+            prefixes=PrefixCache(backend, settings.prefix_cache_mib * 2**20),
+            tokenizer=tokenizer,
             scheduler=Scheduler(settings.max_running),
+            pace=Pace(settings.max_step_tokens),
         )
 
     @property
     def context_length(self) -> int:
-        return self.cache.max_len
-
-    @property
-    def device(self) -> torch.device:
-        return self.model.device
-
-    @property
-    def num_parameters(self) -> int:
-        return self.model.num_parameters()
+        return self.backend.max_len
 
     @property
     def cache_usage_ratio(self) -> float:
-        return self.scheduler.num_cached_tokens / (self.cache.num_slots * self.cache.max_len)
+        return self.scheduler.num_cached_tokens / (self.backend.num_slots * self.backend.max_len)
+
+
+def _weights(model: GPT, tokenizer: Tokenizer, precision: str) -> Weights:
+    """int8 where it is asked for, or where nothing is and it costs next to nothing."""
+    if precision == "int8":
+        return "int8"
+    if precision != "auto" or not NativeBackend.suits(model):
+        return "fp32"
+    try:
+        cost_ratio = int8_cost_ratio(model, tokenizer)
+    except Unavailable as exc:
+        log.warning("kernels_unavailable", extra={"reason": exc.message})
+        return "fp32"
+    is_good = cost_ratio <= MAX_COST_RATIO
+    log.info("int8_weighed", extra={"cost_ratio": round(cost_ratio, 6), "limit": MAX_COST_RATIO, "is_taken": is_good})
+    return "int8" if is_good else "fp32"
 
 
 def resolve_device(name: str) -> torch.device:

@@ -29,7 +29,6 @@ class Metrics:
         self.request_success = self._counter(
             "request_success_total", "Choices ended, by how: abort is the client's leaving.", ["finished_reason"]
         )
-        # Always 0 until prompts are kept: dashboards can be built on them today.
         self.prefix_cache_queries = self._counter("prefix_cache_queries_total", "Prompt tokens looked for.")
         self.prefix_cache_hits = self._counter("prefix_cache_hits_total", "Prompt tokens found in the cache.")
         self.time_to_first_token = self._histogram(

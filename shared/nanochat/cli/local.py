@@ -38,7 +38,7 @@ def local_answerer(settings: CliSettings, reference: str, sampling: Sampling) ->
     checkpoint = store.load(folder, device.device)
     model = GPT(checkpoint.config, device.dtype).to(device.device)
     load_tensors(model, checkpoint.model_tensors)
-    engine = Engine(model.eval(), checkpoint.tokenizer, Calculator(num_workers=1), num_slots=1)
+    engine = Engine.of(model.eval(), checkpoint.tokenizer, Calculator(num_workers=1), num_slots=1)
     params = SamplingParams(temperature=sampling.temperature, top_k=sampling.top_k, max_tokens=sampling.max_tokens)
 
     async def answer(messages: list[Message]) -> AsyncIterator[str]:

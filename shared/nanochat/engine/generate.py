@@ -8,15 +8,15 @@ from collections import deque
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, Self
 
+from nanochat.engine.backend import Backend, Weights, make_backend
 from nanochat.engine.params import SamplingParams
 from nanochat.engine.sequence import FinishReason, Sequence
 from nanochat.engine.slots import Row, Slots
-from nanochat.engine.step import run_step
+from nanochat.engine.step import DEFAULT_BUDGET, run_step
 from nanochat.errors import InvalidRequest
 from nanochat.model.gpt import GPT
-from nanochat.model.kv_cache import KVCache
 from nanochat.protocol.generate import Delta, Finished, ToolCall
 from nanochat.tokenizer.bpe import Tokenizer
 
@@ -39,25 +39,31 @@ class Completion:
 
 
 class Engine:
-    """A model, its tokenizer and a cache of num_slots rows. Without a calculator, every call has an empty result.
+    """A backend's slots and a tokenizer. Without a calculator, every call has an empty result. One thread at a time."""
 
-    max_len bounds prompt and answer together; the model's context where it is None. One thread at a time.
-    """
+    def __init__(self, backend: Backend, tokenizer: Tokenizer, calculator: Evaluates | None = None) -> None:
+        self._backend = backend
+        self._tokenizer = tokenizer
+        self._calculator = calculator
 
-    def __init__(
-        self,
+    @classmethod
+    def of(
+        cls,
         model: GPT,
         tokenizer: Tokenizer,
         calculator: Evaluates | None = None,
         *,
         num_slots: int = 16,
         max_len: int | None = None,
-    ) -> None:
-        self._model = model
-        self._tokenizer = tokenizer
-        self._calculator = calculator
+        weights: Weights = "fp32",
+    ) -> Self:
+        """An engine for a model, which may go on being trained between two calls.
+
+        max_len bounds prompt and answer together; the model's context where it is None. Raises InvalidConfig where int8
+        weights cannot be had.
+        """
         length = min(max_len or model.config.sequence_len, model.config.sequence_len)
-        self._cache = KVCache(model.config, num_slots, length, model.device, model.compute_dtype)
+        return cls(make_backend(model, num_slots=num_slots, max_len=length, weights=weights), tokenizer, calculator)
 
     def generate(
         self, prompts: Seq[Seq[int]], params: SamplingParams | Seq[SamplingParams] | None = None
@@ -68,11 +74,10 @@ class Engine:
         """
         choices = [self._choices(prompt, p) for prompt, p in zip(prompts, _each(params, len(prompts)), strict=True)]
         waiting = deque(sequence for group in choices for sequence in group)
-        slots = Slots(self._cache.num_slots)
+        slots = Slots(self._backend.num_slots)
         while waiting or slots.rows:
             slots.admit(waiting)
-            run_step(self._model, self._cache, slots.rows)
-            for row in list(slots.rows):
+            for row in run_step(self._backend, slots.rows, budget=DEFAULT_BUDGET).sampled:
                 self._answer(row.sequence)
                 if row.sequence.is_finished:
                     slots.release(row)
@@ -86,7 +91,7 @@ class Engine:
         (sequence,) = self._choices(prompt, params)
         row = Row(sequence, slot=0)
         while not sequence.is_finished:
-            run_step(self._model, self._cache, [row])
+            run_step(self._backend, [row])
             yield from sequence.take_events()
             self._answer(sequence)
             yield from sequence.take_events()
@@ -95,7 +100,7 @@ class Engine:
 
     def _choices(self, prompt: Seq[int], params: SamplingParams) -> list[Sequence]:
         ids = list(prompt)
-        return [Sequence(ids, params, self._tokenizer, self._cache.max_len, index=index) for index in range(params.n)]
+        return [Sequence(ids, params, self._tokenizer, self._backend.max_len, index=index) for index in range(params.n)]
 
     def _answer(self, sequence: Sequence) -> None:
         if sequence.expression is not None:

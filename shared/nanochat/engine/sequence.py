@@ -63,6 +63,7 @@ class Sequence:
         self.generated_ids: list[int] = []
         self.is_sampled: list[bool] = []  # beside generated_ids: False where a tool forced the token
         self.num_sampled = 0
+        self.num_cached = 0  # tokens of the prompt that were found computed
         self.pending = list(prompt_ids)
         self.expression: str | None = None
         self.tool_calls: list[ToolCall] = []

@@ -4,23 +4,28 @@ When rows run is decided by generate.py offline, and by the inference service's 
 """
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nanochat.engine.sequence import Sequence
 
 
 @dataclass(eq=False)
 class Row:
-    """A sequence in a slot. What runs it (step.py) clears `is_fresh`, and `fork_of` with it.
+    """A sequence in a slot, which holds num_computed of its tokens; those still to come are the sequence's `pending`.
 
-    `is_fresh`: the slot still holds what another sequence left. `fork_of`: a row with the same prompt that begins in
-    the same step; its computed prompt is copied.
+    `fork_of`: a row with the same prompt that began in the same step; once it is computed it is copied. `kept_blocks`
+    are the prefix cache's ids of what the slot holds.
     """
 
     sequence: Sequence
     slot: int
-    is_fresh: bool = True
+    num_computed: int = 0
     fork_of: "Row | None" = None
+    kept_blocks: list[int] = field(default_factory=list)
+
+    @property
+    def num_pending(self) -> int:
+        return len(self.sequence.pending)
 
 
 class Slots:
@@ -30,6 +35,10 @@ class Slots:
         self.num_slots = num_slots
         self.rows: list[Row] = []
         self._free = set(range(num_slots))
+
+    @property
+    def num_free(self) -> int:
+        return len(self._free)
 
     def admit(self, waiting: deque[Sequence]) -> list[Row]:
         """Seat as many of the waiting as there is room for, in order. Choices of one prompt share what it costs."""
@@ -44,6 +53,9 @@ class Slots:
         return seated
 
     def release(self, row: Row) -> None:
-        """Free a row's slot; at once for the next admit()."""
+        """Free a row's slot; at once for the next admit(). Rows that were to be copied from it begin by themselves."""
         self.rows.remove(row)
         self._free.add(row.slot)
+        for other in self.rows:
+            if other.fork_of is row:
+                other.fork_of = None

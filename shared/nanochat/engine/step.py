@@ -1,98 +1,104 @@
-"""One step of the model: every row that can run gets its pending tokens computed and one new token sampled.
+"""One step of the model: rows get some of their pending tokens computed, and those without any left a new one sampled.
 
-Shared by the offline loop (generate.py) and the inference service. Which rows run, and in which slots, is theirs.
+Shared by the offline loop (generate.py) and the inference service. Which rows there are, and in which slots, is theirs.
 """
 
 from collections.abc import Sequence as Seq
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
-from nanochat.engine.sampling import lookup_logprobs, sample
+from nanochat.engine.backend import Backend, Chunk
+from nanochat.engine.choosing import append_sampled
+from nanochat.engine.plan import plan_step
+from nanochat.engine.prefix_cache import PrefixCache
+from nanochat.engine.sampling import lookup_logprobs
 from nanochat.engine.slots import Row
-from nanochat.model.gpt import GPT
-from nanochat.model.kv_cache import KVCache
 from nanochat.protocol.generate import TokenLogprob
 
-# Padded tokens in one forward of prompts: bounds the memory that activations take.
-MAX_PREFILL_TOKENS = 4096
+# Tokens in one step where nobody waits for the next token: enough for products to be bound by arithmetic.
+DEFAULT_BUDGET = 1024
+
+
+class Step(NamedTuple):
+    """What a step did: the rows that were sampled a token, how many rows took part, and tokens computed for them."""
+
+    sampled: list[Row]
+    num_rows: int
+    num_tokens: int
+
+
+@torch.inference_mode()
+def run_step(
+    backend: Backend, rows: Seq[Row], *, budget: int = DEFAULT_BUDGET, prefixes: PrefixCache | None = None
+) -> Step:
+    """Advance rows that are in distinct slots and wait for no tool.
+
+    At most about `budget` tokens are computed (plan.py). With `prefixes`, fresh rows begin with what is kept of their
+    prompt.
+    """
+    if prefixes is not None:
+        for row in rows:
+            if not row.num_computed and row.fork_of is None:
+                prefixes.restore(row)
+    plan = plan_step(rows, budget, backend.max_chunk)
+    logits = backend.forward([_chunk(row, count) for row, count in plan])
+    sources: dict[Row, int] = {}  # a row that has all its tokens computed, and the place of its logits
+    for place, (row, count) in enumerate(plan):
+        row.sequence.pending = row.sequence.pending[count:]
+        row.num_computed += count
+        if not row.sequence.pending:
+            sources[row] = place
+        if prefixes is not None:
+            prefixes.keep(row)
+    for row in rows:
+        if row.fork_of is not None and row.fork_of in sources:
+            _fork(backend, row)
+            sources[row] = sources[row.fork_of]
+            row.fork_of = None
+    sampled = list(sources)
+    if sampled:
+        append_sampled([row.sequence for row in sampled], logits[list(sources.values())])
+    return Step(sampled, len(plan), sum(count for _, count in plan))
+
+
+@torch.inference_mode()
+def score_prompt(backend: Backend, row: Row) -> list[TokenLogprob | None]:
+    """Log probability of a fresh row's prompt tokens, None for the first. Leaves the last one pending."""
+    sequence = row.sequence
+    num_top = sequence.params.logprobs or 0
+    ids = sequence.prompt_ids
+    scored: list[TokenLogprob | None] = [None]
+    while len(sequence.pending) > 1:
+        count = min(len(sequence.pending) - 1, backend.max_chunk, _SCORED_CHUNK)
+        logits = backend.forward_all(_chunk(row, count))
+        targets = ids[row.num_computed + 1 : row.num_computed + 1 + count]
+        scored += [sequence.token_logprob(*choice) for choice in lookup_logprobs(logits, targets, num_top)]
+        sequence.pending = sequence.pending[count:]
+        row.num_computed += count
+    return scored
+
+
 # Prompt tokens scored at once: (256, V) float32 logits are 32 MiB at V = 32768.
 _SCORED_CHUNK = 256
 
 
-@torch.inference_mode()
-def run_step(model: GPT, cache: KVCache, rows: Seq[Row]) -> None:
-    """Advance every row by one sampled token. Rows are in distinct slots, have pending tokens and wait for no tool."""
-    logits: dict[Row, Tensor] = {}
-    own = [row for row in rows if row.fork_of is None]
-    for row in own:
-        _clear(cache, row)
-    long = sorted((row for row in own if len(row.sequence.pending) > 1), key=lambda row: len(row.sequence.pending))
-    # Rows in the order of their slots let the model read the cache without copying it.
-    short = sorted((row for row in own if len(row.sequence.pending) == 1), key=lambda row: row.slot)
-    for group in [*_prefill_groups(long), *([short] if short else [])]:
-        logits.update(zip(group, _forward(model, cache, group), strict=True))
-    for row in rows:
-        if row.fork_of is not None:
-            cache.copy_slot(row.fork_of.slot, row.slot)
-            logits[row] = logits[row.fork_of]
-            row.is_fresh, row.fork_of = False, None
-    _append_sampled(rows, torch.stack([logits[row] for row in rows]))  # (B, V)
-
-
-@torch.inference_mode()
-def score_prompt(model: GPT, cache: KVCache, row: Row) -> list[TokenLogprob | None]:
-    """Log probability of every prompt token, None for the first. Leaves the row with its last prompt token pending."""
-    sequence = row.sequence
-    num_top = sequence.params.logprobs or 0
-    ids = sequence.prompt_ids
-    _clear(cache, row)
-    scored: list[TokenLogprob | None] = [None]
-    for start in range(0, len(ids) - 1, _SCORED_CHUNK):
-        targets = ids[start + 1 : start + 1 + _SCORED_CHUNK]
-        chunk = torch.tensor([ids[start : start + len(targets)]], device=model.device)
-        logits = model.forward_cached(
-            chunk, cache, torch.tensor([row.slot]), torch.tensor([len(targets)]), all_logits=True
+def _chunk(row: Row, count: int) -> Chunk:
+    sequence, start = row.sequence, row.num_computed
+    previous = -1
+    if start:
+        num_prompt = len(sequence.prompt_ids)
+        previous = (
+            sequence.prompt_ids[start - 1] if start <= num_prompt else sequence.generated_ids[start - 1 - num_prompt]
         )
-        scored += [sequence.token_logprob(*choice) for choice in lookup_logprobs(logits[0], targets, num_top)]
-    sequence.pending = ids[-1:]
-    return scored
+    return Chunk(row.slot, start, sequence.pending[:count], previous)
 
 
-def _clear(cache: KVCache, row: Row) -> None:
-    if row.is_fresh:
-        cache.reset(row.slot)
-        row.is_fresh = False
-
-
-def _prefill_groups(rows: list[Row]) -> list[list[Row]]:
-    """Split rows, shortest first, so that no group's padded size exceeds MAX_PREFILL_TOKENS, unless one row does."""
-    groups: list[list[Row]] = []
-    for row in rows:
-        if groups and (len(groups[-1]) + 1) * len(row.sequence.pending) <= MAX_PREFILL_TOKENS:
-            groups[-1].append(row)
-        else:
-            groups.append([row])
-    return groups
-
-
-def _forward(model: GPT, cache: KVCache, rows: Seq[Row]) -> Tensor:
-    """Logits (B, V) after the pending tokens of each row."""
-    num_new = [len(row.sequence.pending) for row in rows]
-    T = max(num_new)
-    token_ids = torch.tensor(
-        [row.sequence.pending + [0] * (T - n) for row, n in zip(rows, num_new, strict=True)], device=model.device
-    )
-    return model.forward_cached(token_ids, cache, torch.tensor([row.slot for row in rows]), torch.tensor(num_new))
-
-
-def _append_sampled(rows: Seq[Row], logits: Tensor) -> None:
-    sequences = [row.sequence for row in rows]
-    uniforms = [sequence.next_uniform() for sequence in sequences]
-    token_ids = sample(logits, [sequence.params for sequence in sequences], uniforms)
-    for b, (sequence, token_id) in enumerate(zip(sequences, token_ids, strict=True)):
-        logprob = None
-        if sequence.params.logprobs is not None:
-            (choice,) = lookup_logprobs(logits[b : b + 1], [token_id], sequence.params.logprobs)
-            logprob = sequence.token_logprob(*choice)
-        sequence.append(token_id, logprob)
+def _fork(backend: Backend, row: Row) -> None:
+    source = row.fork_of
+    assert source is not None
+    backend.copy_slot(source.slot, row.slot, source.num_computed)
+    row.num_computed = source.num_computed
+    row.kept_blocks = list(source.kept_blocks)
+    row.sequence.num_cached = source.sequence.num_cached
+    row.sequence.pending = []

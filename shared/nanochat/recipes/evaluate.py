@@ -117,7 +117,7 @@ def _chat(subject: _Subject, names: list[str], report: Report) -> dict[str, floa
     values: dict[str, float] = {}
     num_before = 0
     with Calculator() as calculator:
-        engine = Engine(subject.model, tokenizer, calculator, num_slots=NUM_SLOTS, max_len=MAX_LEN)
+        engine = Engine.of(subject.model, tokenizer, calculator, num_slots=NUM_SLOTS, max_len=MAX_LEN)
         for name, task in tasks.items():
             on_progress = functools.partial(_report_after, report, num_before, total)
             score = score_task(engine, tokenizer, task, on_progress=on_progress)

@@ -73,7 +73,7 @@ def measure_core(
 def log_samples(model: GPT, tokenizer: Tokenizer, *, as_chat: bool) -> dict[str, float]:
     """For the log alone: gives no metric."""
     with Calculator() as calculator:
-        engine = Engine(model, tokenizer, calculator, num_slots=NUM_SLOTS, max_len=MAX_LEN)
+        engine = Engine.of(model, tokenizer, calculator, num_slots=NUM_SLOTS, max_len=MAX_LEN)
         for sample in (sample_chats if as_chat else sample_texts)(engine, tokenizer):
             log.info("sample", extra={"prompt": sample.prompt, "text": sample.text})
     return {}

@@ -9,18 +9,18 @@ import pytest
 import torch
 
 from nanochat.config import GPTConfig
+from nanochat.engine.backend import make_backend
 from nanochat.engine.generate import Engine, Evaluates
 from nanochat.engine.params import SamplingParams
 from nanochat.engine.sequence import Sequence
 from nanochat.errors import Unavailable
 from nanochat.model.gpt import GPT
-from nanochat.model.kv_cache import KVCache
 from nanochat.protocol.generate import Done, GenerateError, GenerateEvent
 from nanochat_inference.batching.request import EventQueue, Request
 from nanochat_inference.batching.runner import Runner
-from nanochat_inference.batching.scheduler import Scheduler
 from nanochat_inference.loaded_model import LoadedModel
 from nanochat_inference.metrics import Metrics
+from nanochat_inference.settings import InferenceSettings
 from tests.integration.inference.chain_model import ABAB, TOKENIZER, chain_model
 from tests.integration.inference.server import text_of
 
@@ -67,10 +67,9 @@ async def start() -> AsyncIterator[Start]:
 
 
 def _loaded(model: GPT) -> LoadedModel:
-    cache = KVCache(model.config, NUM_SLOTS, model.config.sequence_len)
-    return LoadedModel(
-        checkpoint="c", created=0.0, model=model, tokenizer=TOKENIZER, cache=cache, scheduler=Scheduler(NUM_SLOTS)
-    )
+    backend = make_backend(model, num_slots=NUM_SLOTS, max_len=model.config.sequence_len)
+    settings = InferenceSettings(max_running=NUM_SLOTS, prefix_cache_mib=8)
+    return LoadedModel.of(backend, model, TOKENIZER, settings)
 
 
 def _request(loaded: LoadedModel, prompt: list[int], params: SamplingParams) -> Request:
@@ -111,7 +110,7 @@ async def test_the_service_says_what_offline_generation_and_the_plain_model_say(
         else SamplingParams(seed=i, temperature=1.5, top_k=(i % 3) * 10, max_tokens=12, n=1 + i % 3)
         for i in range(14)
     ]
-    offline = Engine(random_model, TOKENIZER, num_slots=5).generate(prompts, params)
+    offline = Engine.of(random_model, TOKENIZER, num_slots=5).generate(prompts, params)
     runner, loaded = start(NoCalculator()), _loaded(random_model)
     runner.use(loaded)
     requests = []
@@ -185,7 +184,7 @@ async def test_a_step_that_fails_is_answered_and_the_next_request_works(
     runner.use(loaded)
     params = SamplingParams(temperature=0, max_tokens=4)
     with monkeypatch.context() as patch:
-        patch.setattr(loaded.model, "forward_cached", _fail)
+        patch.setattr(loaded.backend, "forward", _fail)
         failing = _request(loaded, [ord("a")], params)
         runner.submit(failing, loaded)
         (error,) = [event for event in await _all_events(failing) if isinstance(event, GenerateError)]

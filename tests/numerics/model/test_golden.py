@@ -12,7 +12,8 @@ from torch import Tensor
 
 from nanochat.config import GPTConfig
 from nanochat.model.gpt import GPT
-from nanochat.model.names import load_tensors, named_parameters
+from nanochat.model.names import load_tensors, named_parameters, named_tensors
+from nanochat.native.model import NativeModel
 from nanochat.optim.groups import LearningRates, param_groups
 from nanochat.optim.optimizer import MuonAdamW
 
@@ -53,6 +54,20 @@ def test_sizes_are_the_golden_ones(case: Case) -> None:
 def test_logits_are_the_golden_ones(case: Case) -> None:
     with torch.no_grad():
         found = case.model(case.arrays["tokens"])[:, :: case.facts["logits_every"]]
+    torch.testing.assert_close(found, case.arrays["logits"], rtol=0, atol=1e-5)
+
+
+def test_logits_of_the_cpus_kernels_are_the_golden_ones(case: Case) -> None:
+    native = NativeModel(case.config, named_tensors(case.model))
+    rows = case.arrays["tokens"].tolist()
+    cache = native.new_cache(len(rows), case.config.sequence_len, case.config.sequence_len)
+    count = len(rows[0])
+    token_ids = [token for row in rows for token in row]
+    previous = [token for row in rows for token in (-1, *row[:-1])]
+    found = native.step(
+        cache, [(slot, 0, count) for slot in range(len(rows))], token_ids, previous, range(len(token_ids))
+    )
+    found = found.view(len(rows), count, -1)[:, :: case.facts["logits_every"]]
     torch.testing.assert_close(found, case.arrays["logits"], rtol=0, atol=1e-5)
 
 

@@ -1,9 +1,14 @@
 """A tiny random model with every part active, and a tokenizer whose tokens are the 256 bytes."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
 from nanochat.config import GPTConfig
+from nanochat.engine.backend import Backend
+from nanochat.engine.native_backend import NativeBackend
+from nanochat.engine.torch_backend import TorchBackend
 from nanochat.model.gpt import GPT
 from nanochat.tokenizer.bpe import Tokenizer
 
@@ -35,3 +40,13 @@ def model() -> GPT:
         model.embedding.weight.mul_(8)
         model.head.weight.mul_(4)
     return model.requires_grad_(False).eval()
+
+
+@pytest.fixture(params=["kernels", "torch"])
+def make_backend(request: pytest.FixtureRequest, model: GPT) -> Callable[..., Backend]:
+    def make_backend(*, num_slots: int = 16, max_len: int = CONFIG.sequence_len) -> Backend:
+        if request.param == "torch":
+            return TorchBackend(model, num_slots=num_slots, max_len=max_len)
+        return NativeBackend(model, num_slots=num_slots, max_len=max_len, weights="fp32")
+
+    return make_backend

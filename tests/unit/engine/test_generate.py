@@ -1,24 +1,35 @@
-"""Batched, one by one, and without a cache: the same text. A scripted model tests what a random one would never say."""
+"""Batched, one by one, and without a cache: the same text. A scripted model tests what a random one would never say.
+
+What is random runs on both backends.
+"""
 
 import itertools
 import random
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
 
 import pytest
 import torch
 from torch import Tensor
 
+from nanochat.engine.backend import Backend, BlockStore, Chunk
 from nanochat.engine.generate import Engine
 from nanochat.engine.params import SamplingParams
 from nanochat.engine.sequence import Sequence
 from nanochat.engine.slots import Row
-from nanochat.engine.step import MAX_PREFILL_TOKENS, run_step, score_prompt
+from nanochat.engine.step import run_step, score_prompt
 from nanochat.errors import ContextTooLong, InvalidRequest
 from nanochat.model.gpt import GPT
-from nanochat.model.kv_cache import KVCache
 from nanochat.protocol.generate import Delta, Finished, ToolCall
 from nanochat.tokenizer.bpe import Tokenizer
 
 GREEDY = SamplingParams(temperature=0, max_tokens=20)
+MakeEngine = Callable[..., Engine]
+
+
+@pytest.fixture
+def make_engine(make_backend: Callable[..., Backend], tokenizer: Tokenizer) -> MakeEngine:
+    return lambda **sizes: Engine(make_backend(**sizes), tokenizer)
 
 
 def _prompts(num: int, seed: int = 0, longest: int = 150) -> list[list[int]]:
@@ -37,95 +48,96 @@ def _plain(model: GPT, prompt: list[int], max_tokens: int) -> list[int]:
     return ids[len(prompt) :]
 
 
-def test_ragged_batches_equal_single_rows_equal_the_plain_model(model: GPT, tokenizer: Tokenizer) -> None:
+def test_ragged_batches_equal_single_rows_equal_the_plain_model(make_engine: MakeEngine, model: GPT) -> None:
     prompts = _prompts(9)
     plain = [_plain(model, prompt, 20) for prompt in prompts]
     # Three slots for nine prompts: rows of all lengths join and leave in the middle.
     for num_slots in (1, 3, 16):
-        completions = Engine(model, tokenizer, num_slots=num_slots).generate(prompts, GREEDY)
+        completions = make_engine(num_slots=num_slots).generate(prompts, GREEDY)
         assert [choices[0].token_ids for choices in completions] == plain, f"{num_slots} slots"
 
 
-def test_rows_that_end_at_different_times_do_not_disturb_others(model: GPT, tokenizer: Tokenizer) -> None:
+def test_rows_that_end_at_different_times_do_not_disturb_others(make_engine: MakeEngine, model: GPT) -> None:
     prompts = _prompts(8, seed=3)
     params = [SamplingParams(temperature=0, max_tokens=1 + 3 * i) for i in range(8)]
-    together = Engine(model, tokenizer, num_slots=3).generate(prompts, params)
+    together = make_engine(num_slots=3).generate(prompts, params)
     for prompt, p, choices in zip(prompts, params, together, strict=True):
         assert choices[0].token_ids == _plain(model, prompt, p.max_tokens or 0)
 
 
-def test_prompts_larger_than_one_prefill_are_split(
-    model: GPT, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+def test_prompts_larger_than_one_step_are_split(
+    make_engine: MakeEngine, model: GPT, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert MAX_PREFILL_TOKENS > 200
-    monkeypatch.setattr("nanochat.engine.step.MAX_PREFILL_TOKENS", 200)
+    monkeypatch.setattr("nanochat.engine.torch_backend.MAX_PREFILL_TOKENS", 200)
+    monkeypatch.setattr("nanochat.engine.generate.DEFAULT_BUDGET", 50)
     prompts = _prompts(6, seed=4)
-    completions = Engine(model, tokenizer, num_slots=6).generate(prompts, GREEDY)
+    completions = make_engine(num_slots=6).generate(prompts, GREEDY)
     assert [choices[0].token_ids for choices in completions] == [_plain(model, prompt, 20) for prompt in prompts]
 
 
-def test_a_seed_gives_the_same_text_in_any_company(model: GPT, tokenizer: Tokenizer) -> None:
+def test_a_seed_gives_the_same_text_in_any_company(make_engine: MakeEngine) -> None:
     prompts = _prompts(7, seed=5)
     params = [
         SamplingParams(seed=i, max_tokens=15, temperature=1.2, top_k=(0, 5, 200)[i % 3], top_p=(1.0, 0.9)[i % 2])
         for i in range(7)
     ]
-    alone = [Engine(model, tokenizer).generate([q], [p])[0] for q, p in zip(prompts, params, strict=True)]
-    together = Engine(model, tokenizer, num_slots=4).generate(prompts, params)
-    backwards = Engine(model, tokenizer, num_slots=7).generate(prompts[::-1], params[::-1])[::-1]
+    alone = [make_engine().generate([q], [p])[0] for q, p in zip(prompts, params, strict=True)]
+    together = make_engine(num_slots=4).generate(prompts, params)
+    backwards = make_engine(num_slots=7).generate(prompts[::-1], params[::-1])[::-1]
     assert together == alone == backwards
 
 
-def test_samples_of_one_prompt_share_its_prefill_and_differ(model: GPT, tokenizer: Tokenizer) -> None:
+def test_samples_of_one_prompt_share_its_prefill_and_differ(
+    make_backend: Callable[..., Backend], make_engine: MakeEngine, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (prompt,) = _prompts(1, seed=6)
     params = SamplingParams(seed=1, n=5, temperature=2.0, max_tokens=10)
-    computed = []
-    forward = model.forward_cached
+    backend, computed = make_backend(num_slots=8), []
+    forward = backend.forward
 
-    def counting(token_ids: Tensor, cache: KVCache, slots: Tensor, num_new: Tensor, all_logits: bool = False) -> Tensor:
-        computed.append(int(num_new.sum()))
-        return forward(token_ids, cache, slots, num_new, all_logits)
+    def counting(chunks: Seq[Chunk]) -> Tensor:
+        computed.append(sum(len(chunk.token_ids) for chunk in chunks))
+        return forward(chunks)
 
-    counted = GPT.__new__(GPT)
-    counted.__dict__.update(model.__dict__, forward_cached=counting)
-    (choices,) = Engine(counted, tokenizer, num_slots=8).generate([prompt], params)
+    monkeypatch.setattr(backend, "forward", counting)
+    (choices,) = Engine(backend, tokenizer).generate([prompt], params)
     assert computed[0] == len(prompt)
     assert max(computed[1:]) <= 5
     assert len({tuple(choice.token_ids) for choice in choices}) == 5
     # With fewer slots than samples, later ones compute the prompt again, and come to the same.
-    assert Engine(model, tokenizer, num_slots=2).generate([prompt], params) == [choices]
+    assert make_engine(num_slots=2).generate([prompt], params) == [choices]
 
 
-def test_a_prompt_of_one_token_can_be_sampled_several_times(model: GPT, tokenizer: Tokenizer) -> None:
-    (choices,) = Engine(model, tokenizer).generate([[256]], SamplingParams(temperature=0, n=3, max_tokens=5))
+def test_a_prompt_of_one_token_can_be_sampled_several_times(make_engine: MakeEngine, model: GPT) -> None:
+    (choices,) = make_engine().generate([[256]], SamplingParams(temperature=0, n=3, max_tokens=5))
     assert [choice.token_ids for choice in choices] == [_plain(model, [256], 5)] * 3
 
 
-def test_slots_are_clean_for_the_next_prompt(model: GPT, tokenizer: Tokenizer) -> None:
-    engine = Engine(model, tokenizer, num_slots=2)
+def test_slots_are_clean_for_the_next_prompt(make_engine: MakeEngine) -> None:
+    engine = make_engine(num_slots=2)
     prompts = _prompts(4, seed=8)
     assert engine.generate(prompts, GREEDY) == engine.generate(prompts, GREEDY)
 
 
-def test_generation_ends_where_the_context_does(model: GPT, tokenizer: Tokenizer) -> None:
+def test_generation_ends_where_the_context_does(make_engine: MakeEngine) -> None:
     prompts = [[256] * 250, [256] * 255, [256] * 10]
-    completions = Engine(model, tokenizer).generate(prompts, SamplingParams(seed=3, temperature=2))
+    completions = make_engine().generate(prompts, SamplingParams(seed=3, temperature=2))
     for prompt, (choice,) in zip(prompts, completions, strict=True):
         assert len(prompt) + len(choice.token_ids) <= 256
 
 
-def test_a_prompt_too_long_is_refused_before_anything_runs(model: GPT, tokenizer: Tokenizer) -> None:
+def test_a_prompt_too_long_is_refused_before_anything_runs(make_engine: MakeEngine) -> None:
     with pytest.raises(ContextTooLong):
-        Engine(model, tokenizer, max_len=32).generate([[256], [256] * 32], GREEDY)
+        make_engine(max_len=32).generate([[256], [256] * 32], GREEDY)
 
 
-def test_no_prompts_give_no_completions(model: GPT, tokenizer: Tokenizer) -> None:
-    assert Engine(model, tokenizer).generate([], GREEDY) == []
+def test_no_prompts_give_no_completions(make_engine: MakeEngine) -> None:
+    assert make_engine().generate([], GREEDY) == []
 
 
-def test_a_stream_says_what_generate_says(model: GPT, tokenizer: Tokenizer) -> None:
+def test_a_stream_says_what_generate_says(make_engine: MakeEngine) -> None:
     prompt = _prompts(1, seed=9)[0]
-    engine = Engine(model, tokenizer, num_slots=2)
+    engine = make_engine(num_slots=2)
     params = SamplingParams(seed=4, max_tokens=30)
     events = list(engine.stream(prompt, params))
     ((whole,),) = engine.generate([prompt], params)
@@ -139,15 +151,15 @@ def test_a_stream_says_what_generate_says(model: GPT, tokenizer: Tokenizer) -> N
 
 
 def test_prompt_scores_are_those_of_the_plain_model(
-    model: GPT, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+    make_backend: Callable[..., Backend], model: GPT, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nanochat.engine.step._SCORED_CHUNK", 16)
     prompt = [256, *range(60, 110)]
-    cache = KVCache(model.config, 2, 256)
-    cache.lengths[1] = 99  # left by somebody else
+    backend = make_backend(num_slots=2)
+    backend.forward([Chunk(1, 0, [7] * 99, -1)])  # left by somebody else
     row = Row(Sequence(prompt, SamplingParams(temperature=0, logprobs=3), tokenizer, 256), slot=1)
     with torch.inference_mode():
-        scored = score_prompt(model, cache, row)
+        scored = score_prompt(backend, row)
         reference = model(torch.tensor([prompt]))[0].double().log_softmax(-1)
     assert scored[0] is None
     for position, score in enumerate(scored[1:], start=1):
@@ -156,25 +168,39 @@ def test_prompt_scores_are_those_of_the_plain_model(
         assert score.logprob == pytest.approx(reference[position - 1, prompt[position]].item(), abs=1e-4)
         assert [top.token_id for top in score.top] == reference[position - 1].topk(3).indices.tolist()
     # The row goes on as if it had not been scored.
-    run_step(model, cache, [row])
+    run_step(backend, [row])
     assert row.sequence.generated_ids == _plain(model, prompt, 1)
 
 
 class Scripted:
-    """Answers with given tokens, by their place behind the prompt; what a tool forces has a place as well."""
+    """A backend that answers with given tokens, by their place behind the prompt; what a tool forces has one too."""
 
-    def __init__(self, model: GPT, prompt: list[int], script: list[int]) -> None:
-        self.config, self.device, self.compute_dtype = model.config, model.device, model.compute_dtype
+    num_slots, max_len, max_chunk, weights = 1, 256, 256, "none"
+
+    def __init__(self, prompt: list[int], script: list[int]) -> None:
         self.seen: list[int] = []
         self._num_prompt = len(prompt)
         self._script = script
 
-    def forward_cached(self, token_ids: Tensor, cache: KVCache, slots: Tensor, num_new: Tensor) -> Tensor:
-        self.seen += token_ids[0, : int(num_new[0])].tolist()
-        cache.lengths[slots] += num_new
-        logits = torch.zeros((1, self.config.vocab_size))
-        logits[0, self._script[int(cache.lengths[slots[0]]) - self._num_prompt]] = 1.0
+    def forward(self, chunks: Seq[Chunk]) -> Tensor:
+        (chunk,) = chunks
+        assert chunk.previous_id == (self.seen[-1] if self.seen else -1)
+        self.seen += chunk.token_ids
+        logits = torch.zeros((1, 265))
+        logits[0, self._script[len(self.seen) - self._num_prompt]] = 1.0
         return logits
+
+    def forward_all(self, chunk: Chunk) -> Tensor:
+        raise NotImplementedError
+
+    def copy_slot(self, source: int, target: int, length: int) -> None:
+        raise NotImplementedError
+
+    def block_bytes(self) -> int:
+        raise NotImplementedError
+
+    def new_block_store(self, num_blocks: int) -> BlockStore:
+        raise NotImplementedError
 
 
 class Sums:
@@ -183,14 +209,14 @@ class Sums:
         return str(int(left) + int(right)) if left.isdigit() and right.isdigit() else None
 
 
-def test_a_tool_call_runs_and_its_result_is_what_the_model_reads(model: GPT, tokenizer: Tokenizer) -> None:
+def test_a_tool_call_runs_and_its_result_is_what_the_model_reads(tokenizer: Tokenizer) -> None:
     prompt = [256, *b"q"]
     special = tokenizer.special_id
     call = [special("<|python_start|>"), *b"20+22", special("<|python_end|>")]
     output = [special("<|output_start|>"), *b"42", special("<|output_end|>")]
     said = [*call, *[0] * len(output), *b"ok", special("<|assistant_end|>")]  # zeros: places of forced tokens
-    scripted = Scripted(model, prompt, said)
-    engine = Engine(scripted, tokenizer, Sums())  # type: ignore[arg-type]
+    scripted = Scripted(prompt, said)
+    engine = Engine(scripted, tokenizer, Sums())
     ((completion,),) = engine.generate([prompt], SamplingParams(temperature=0))
     assert completion.text == "20+22=42\nok"
     assert completion.token_ids == [*call, *output, *b"ok", special("<|assistant_end|>")]
@@ -201,14 +227,14 @@ def test_a_tool_call_runs_and_its_result_is_what_the_model_reads(model: GPT, tok
     ]
     assert scripted.seen == [*prompt, *completion.token_ids[:-1]]
     assert completion.tool_calls == [ToolCall(expression="20+22", result="42", start=0, end=8)]
-    events = list(Engine(Scripted(model, prompt, said), tokenizer, Sums()).stream(prompt, GREEDY))  # type: ignore[arg-type]
+    events = list(Engine(Scripted(prompt, said), tokenizer, Sums()).stream(prompt, GREEDY))
     assert "".join(event.text for event in events if isinstance(event, Delta)) == completion.text
 
 
-def test_without_a_calculator_a_call_has_an_empty_result(model: GPT, tokenizer: Tokenizer) -> None:
+def test_without_a_calculator_a_call_has_an_empty_result(tokenizer: Tokenizer) -> None:
     special = tokenizer.special_id
     said = [special("<|python_start|>"), *b"1", special("<|python_end|>"), 0, 0, special("<|assistant_end|>")]
-    engine = Engine(Scripted(model, [256], said), tokenizer)  # type: ignore[arg-type]
+    engine = Engine(Scripted([256], said), tokenizer)
     ((completion,),) = engine.generate([[256]], SamplingParams(temperature=0))
     assert completion.text == "1=\n"
     assert completion.token_ids[3:5] == [special("<|output_start|>"), special("<|output_end|>")]

@@ -33,4 +33,11 @@ def test_choices_that_begin_together_share_their_prompt_and_later_ones_do_not(wa
     slots = Slots(4)
     rows = slots.admit(waiting)
     assert [row.fork_of for row in rows] == [None, rows[0], rows[0], None]
-    assert all(row.is_fresh for row in rows)
+    assert not any(row.num_computed for row in rows)
+
+
+def test_choices_begin_by_themselves_when_the_first_has_left(waiting: deque[Sequence]) -> None:
+    slots = Slots(3)
+    first, second, third = slots.admit(waiting)
+    slots.release(first)
+    assert (second.fork_of, third.fork_of) == (None, None)

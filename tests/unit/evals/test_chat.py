@@ -49,12 +49,12 @@ def test_a_task_without_checkable_answers_is_refused(tokenizer: Tokenizer) -> No
 
 
 def test_a_random_model_answers_and_is_scored(model: GPT, tokenizer: Tokenizer) -> None:
-    score = score_task(Engine(model, tokenizer, num_slots=4), tokenizer, build("spelling", "held_out")[:6])
+    score = score_task(Engine.of(model, tokenizer, num_slots=4), tokenizer, build("spelling", "held_out")[:6])
     assert isinstance(score, ChatScore)
     assert score.accuracy == 0.0
 
 
 def test_samples_come_back_beside_their_prompts(model: GPT, tokenizer: Tokenizer) -> None:
-    engine = Engine(model, tokenizer, num_slots=4)
+    engine = Engine.of(model, tokenizer, num_slots=4)
     assert [sample.prompt for sample in sample_texts(engine, tokenizer, ["a", "b"], max_tokens=3)] == ["a", "b"]
     assert [sample.prompt for sample in sample_chats(engine, tokenizer, ["Hi"], max_tokens=3)] == ["Hi"]

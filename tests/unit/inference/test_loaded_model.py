@@ -7,7 +7,9 @@ import torch
 
 from nanochat.checkpoint import store
 from nanochat.config import GPTConfig
-from nanochat.model.gpt import GPT, Linear
+from nanochat.engine.backend import Chunk
+from nanochat.errors import InvalidConfig, Unavailable
+from nanochat.model.gpt import GPT
 from nanochat.model.init import init_weights
 from nanochat.model.names import load_tensors, named_tensors
 from nanochat.tokenizer.bpe import Tokenizer
@@ -39,22 +41,36 @@ def trained(home: Path) -> tuple[GPT, Path]:
     return model, home / "checkpoints" / checkpoint
 
 
-@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
-def test_every_matrix_is_held_in_the_compute_dtype(
-    trained: tuple[GPT, Path], precision: str, dtype: torch.dtype
-) -> None:
-    loaded = LoadedModel.load(trained[1], InferenceSettings(device="cpu", precision=precision))
-    matrices = [module.weight for module in loaded.model.modules() if isinstance(module, Linear)]
-    assert len(matrices) > 6 * CONFIG.n_layer
-    assert {weight.dtype for weight in matrices} == {dtype}
-    assert {loaded.cache.keys.dtype, loaded.cache.values.dtype} == {dtype}
-
-
-def test_casting_once_changes_no_result(trained: tuple[GPT, Path]) -> None:
+def test_low_precision_computes_as_the_model_does_in_it(trained: tuple[GPT, Path]) -> None:
     model, folder = trained
-    cast_every_time = GPT(CONFIG, torch.bfloat16)
-    load_tensors(cast_every_time, named_tensors(model))
+    narrow = GPT(CONFIG, torch.bfloat16)
+    load_tensors(narrow, named_tensors(model))
     loaded = LoadedModel.load(folder, InferenceSettings(device="cpu", precision="bf16"))
-    token_ids = torch.arange(24)[None]
+    assert loaded.backend.weights == "bfloat16"
+    token_ids = list(range(24))
     with torch.inference_mode():
-        assert torch.equal(loaded.model(token_ids), cast_every_time(token_ids))
+        expected = narrow(torch.tensor([token_ids]))[0]
+    assert torch.equal(loaded.backend.forward_all(Chunk(0, 0, token_ids, -1)), expected)
+
+
+def test_int8_is_taken_where_it_costs_next_to_nothing(
+    trained: tuple[GPT, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, folder = trained
+    assert LoadedModel.load(folder, InferenceSettings(device="cpu")).backend.weights == "int8"
+    monkeypatch.setattr("nanochat_inference.loaded_model.int8_cost_ratio", lambda *_: 0.0051)
+    assert LoadedModel.load(folder, InferenceSettings(device="cpu")).backend.weights == "fp32"
+    # Asked for by name it is taken at any cost.
+    assert LoadedModel.load(folder, InferenceSettings(device="cpu", precision="int8")).backend.weights == "int8"
+
+
+def test_without_kernels_a_model_runs_on_torch_and_int8_is_refused(
+    trained: tuple[GPT, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none() -> None:
+        raise Unavailable("no C++ compiler is here")
+
+    monkeypatch.setattr("nanochat.native.library.load", none)
+    assert LoadedModel.load(trained[1], InferenceSettings(device="cpu")).backend.weights == "float32"
+    with pytest.raises(InvalidConfig, match="int8 weights need the CPU's kernels: no C"):
+        LoadedModel.load(trained[1], InferenceSettings(device="cpu", precision="int8"))

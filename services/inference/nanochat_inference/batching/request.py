@@ -10,7 +10,7 @@ from collections.abc import Sequence as Seq
 from typing import Protocol
 
 from nanochat.engine.sequence import Sequence
-from nanochat.protocol.generate import GenerateEvent
+from nanochat.protocol.generate import GenerateEvent, TokenLogprob
 
 
 class TakesEvents(Protocol):
@@ -46,7 +46,9 @@ class Request:
         self.wants_prompt_logprobs = wants_prompt_logprobs
         self.arrived_at = time.monotonic()
         self.outbox: list[GenerateEvent] = []
-        self.has_started = False
+        self.has_started = False  # its client has been told
+        self.num_cached = 0  # tokens of the prompt that were found computed
+        self.prompt_logprobs: list[TokenLogprob | None] | None = None
         self.is_closed = False  # ended, in whatever way
 
     @property

@@ -18,7 +18,7 @@ from nanochat.engine.generate import Evaluates
 from nanochat.engine.slots import Row
 from nanochat.engine.step import run_step, score_prompt
 from nanochat.errors import InvalidRequest, Unavailable
-from nanochat.protocol.generate import Done, Finished, GenerateError, Started, TokenLogprob
+from nanochat.protocol.generate import Done, Finished, GenerateError, Started
 from nanochat_inference.batching.request import Request
 from nanochat_inference.loaded_model import LoadedModel
 from nanochat_inference.metrics import Metrics
@@ -170,32 +170,39 @@ class Runner:
         for row in loaded.scheduler.admit():
             request = loaded.scheduler.request_of(row)
             self._metrics.request_queue_time.observe(time.monotonic() - request.arrived_at)
+            if request.wants_prompt_logprobs and row.fork_of is None and not request.has_started:
+                request.prompt_logprobs = score_prompt(loaded.backend, row)
+        rows = loaded.scheduler.runnable()
+        num_decoding = loaded.scheduler.num_decoding
+        started = time.monotonic()
+        step = run_step(loaded.backend, rows, budget=loaded.pace.budget(num_decoding), prefixes=loaded.prefixes)
+        now = time.monotonic()
+        loaded.pace.observe(now - started, num_decoding, step.num_tokens - num_decoding)
+        self._metrics.batch_size.observe(step.num_rows)
+        self._metrics.generation_tokens.inc(len(step.sampled))
+        for row in step.sampled:
+            request = loaded.scheduler.request_of(row)
             if not request.has_started:
                 self._begin(loaded, request, row)
-        rows = loaded.scheduler.runnable()
-        run_step(loaded.model, loaded.cache, rows)
-        self._metrics.batch_size.observe(len(rows))
-        self._metrics.generation_tokens.inc(len(rows))
-        now = time.monotonic()
-        for row in rows:
-            self._time_token(row, loaded.scheduler.request_of(row), now)
+            self._time_token(row, request, now)
             if row.sequence.expression is not None:
                 self._calls.submit(self._call, loaded, row, row.sequence.expression)
-        self._tell(loaded, rows)
+        self._tell(loaded, step.sampled)
 
     def _begin(self, loaded: LoadedModel, request: Request, row: Row) -> None:
-        """A request's first choice has a slot."""
+        """A request's first choice has its first token."""
         request.has_started = True
+        request.num_cached = row.sequence.num_cached
         self._metrics.prompt_tokens.inc(len(request.prompt_ids))
-        scored: list[TokenLogprob | None] | None = None
-        if request.wants_prompt_logprobs:
-            scored = score_prompt(loaded.model, loaded.cache, row)
+        self._metrics.prefix_cache_queries.inc(len(request.prompt_ids))
+        self._metrics.prefix_cache_hits.inc(request.num_cached)
         request.outbox.append(
             Started(
                 model=self._model_name,
                 checkpoint=loaded.checkpoint,
                 prompt_tokens=len(request.prompt_ids),
-                prompt_logprobs=scored,
+                cached_tokens=request.num_cached,
+                prompt_logprobs=request.prompt_logprobs,
             )
         )
 
@@ -235,7 +242,11 @@ class Runner:
             if request.is_finished:
                 request.is_closed = True
                 request.outbox.append(
-                    Done(prompt_tokens=len(request.prompt_ids), completion_tokens=request.num_sampled)
+                    Done(
+                        prompt_tokens=len(request.prompt_ids),
+                        completion_tokens=request.num_sampled,
+                        cached_tokens=request.num_cached,
+                    )
                 )
                 self._metrics.e2e_request_latency.observe(time.monotonic() - request.arrived_at)
             request.send()

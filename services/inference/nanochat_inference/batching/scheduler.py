@@ -28,6 +28,11 @@ class Scheduler:
         return len(self._waiting)
 
     @property
+    def num_decoding(self) -> int:
+        """Rows of the next step that have their prompt computed."""
+        return sum(row.num_computed >= len(row.sequence.prompt_ids) for row in self.runnable())
+
+    @property
     def num_cached_tokens(self) -> int:
         """Tokens of all rows in a slot, pending ones included."""
         return sum(row.sequence.num_tokens for row in self._slots.rows)

@@ -1,0 +1,93 @@
+"""What computes a step: the model, the cache of its sequences, and where prefixes are kept. Two of a kind:
+
+native_backend.py  a CPU's own kernels (nanochat.native), float32 or int8
+torch_backend.py   GPT and KVCache on any device of torch's
+
+Which rows run, and with how many of their tokens, is decided above (plan.py); what is made of the logits, too.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, Protocol
+
+from torch import Tensor
+
+from nanochat.errors import InvalidConfig, Unavailable
+from nanochat.model.gpt import GPT
+
+Weights = Literal["auto", "fp32", "int8"]
+# Positions that are kept and found together when prompts begin alike.
+BLOCK_TOKENS = 16
+
+
+class Chunk(NamedTuple):
+    """The next tokens of a slot, from position `start` on. `previous_id` is the token before them; -1 at the start."""
+
+    slot: int
+    start: int
+    token_ids: list[int]
+    previous_id: int
+
+
+class BlockStore(Protocol):
+    """Room for blocks of BLOCK_TOKENS positions outside of any slot, by index."""
+
+    def save(self, slot: int, block: int, index: int) -> None:
+        """Copy positions block * BLOCK_TOKENS and on of a slot, all of them computed, none of them long ago."""
+
+    def restore(self, slot: int, block: int, index: int) -> None:
+        """Copy them back; blocks of a slot in order, from the first one on."""
+
+
+class Backend(Protocol):
+    """Slots hold a sequence each, of max_len tokens at most; max_chunk are the most tokens of a slot in one step.
+
+    `weights` says in which form the matrices are. One thread at a time.
+    """
+
+    num_slots: int
+    max_len: int
+    max_chunk: int
+    weights: str
+
+    def forward(self, chunks: Sequence[Chunk]) -> Tensor:
+        """Logits (B, V) float32 after the last token of each chunk; slots are distinct."""
+
+    def forward_all(self, chunk: Chunk) -> Tensor:
+        """Logits (T, V) float32 after each token of a chunk."""
+
+    def copy_slot(self, source: int, target: int, length: int) -> None:
+        """Make target hold the first `length` tokens of source, all that source holds."""
+
+    def block_bytes(self) -> int:
+        """What one block of a store takes."""
+
+    def new_block_store(self, num_blocks: int) -> BlockStore:
+        """Memory is taken as blocks are written."""
+
+
+def make_backend(
+    model: GPT, *, num_slots: int, max_len: int, weights: Weights = "fp32", is_frozen: bool = False
+) -> Backend:
+    """The kernels of the CPU for a float32 model on it, where they can be had; else torch.
+
+    is_frozen: the weights will not change; the backend then keeps of the model what it needs.
+
+    "auto" takes int8 where the kernels are and torch's own dtype elsewhere; what that costs is not looked at here
+    (quality.py). Raises InvalidConfig where int8 is asked for and cannot be had.
+    """
+    from nanochat.engine.native_backend import NativeBackend
+    from nanochat.engine.torch_backend import TorchBackend
+
+    if NativeBackend.suits(model):
+        try:
+            native: Literal["fp32", "int8"] = "fp32" if weights == "fp32" else "int8"
+            return NativeBackend(model, num_slots=num_slots, max_len=max_len, weights=native, is_frozen=is_frozen)
+        except Unavailable as exc:
+            if weights == "int8":
+                raise InvalidConfig(f"int8 weights need the CPU's kernels: {exc.message}", param="precision") from exc
+    elif weights == "int8":
+        raise InvalidConfig(
+            f"int8 weights are for CPUs; this model computes in {model.compute_dtype} on {model.device}.",
+            param="precision",
+        )
+    return TorchBackend(model, num_slots=num_slots, max_len=max_len)

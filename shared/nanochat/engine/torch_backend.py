@@ -1,0 +1,112 @@
+"""A step by torch: GPT and its cache on any device. Prompts are padded to like length; decoding rows are a batch."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from nanochat.engine.backend import BLOCK_TOKENS, BlockStore, Chunk
+from nanochat.model.gpt import GPT
+from nanochat.model.kv_cache import KVCache
+
+# Padded tokens in one forward of prompts: bounds the memory that activations take.
+MAX_PREFILL_TOKENS = 4096
+
+
+class TorchBackend:
+    max_chunk = MAX_PREFILL_TOKENS
+
+    def __init__(self, model: GPT, *, num_slots: int, max_len: int) -> None:
+        self.num_slots, self.max_len = num_slots, max_len
+        self.weights = str(model.compute_dtype).removeprefix("torch.")
+        self._model = model
+        self._cache = KVCache(model.config, num_slots, max_len, model.device, model.compute_dtype)
+        # Slots whose newest embedding is not that of their last token: what was restored came without it.
+        self._stale: set[int] = set()
+
+    @torch.inference_mode()
+    def forward(self, chunks: Sequence[Chunk]) -> Tensor:
+        self._place(chunks)
+        logits: list[Tensor | None] = [None] * len(chunks)
+        for group in _groups(chunks):
+            found = self._forward([chunks[i] for i in group], all_logits=False)
+            for i, row in zip(group, found, strict=True):
+                logits[i] = row
+        return torch.stack([row for row in logits if row is not None])  # (B, V)
+
+    @torch.inference_mode()
+    def forward_all(self, chunk: Chunk) -> Tensor:
+        self._place([chunk])
+        return self._forward([chunk], all_logits=True)[0]
+
+    @torch.inference_mode()
+    def copy_slot(self, source: int, target: int, length: int) -> None:
+        assert int(self._cache.lengths[source]) == length, "a slot is copied as it stands"
+        self._cache.copy_slot(source, target)
+
+    def block_bytes(self) -> int:
+        keys = self._cache.keys
+        return 2 * keys[:, 0, 0].numel() * BLOCK_TOKENS * keys.element_size()
+
+    def new_block_store(self, num_blocks: int) -> BlockStore:
+        return _Store(self._cache, num_blocks, self._stale)
+
+    def _place(self, chunks: Sequence[Chunk]) -> None:
+        """Make each slot hold what is before its chunk, whatever was computed in it last."""
+        for chunk in chunks:
+            if chunk.start == 0:
+                self._cache.reset(chunk.slot)
+            self._cache.lengths[chunk.slot] = chunk.start
+        stale = [chunk for chunk in chunks if chunk.slot in self._stale]
+        if stale:
+            previous = torch.tensor([[max(chunk.previous_id, 0)] for chunk in stale], device=self._model.device)
+            slots = torch.tensor([chunk.slot for chunk in stale], device=self._model.device)
+            has_one = torch.tensor([[chunk.previous_id >= 0] for chunk in stale], device=self._model.device)
+            self._cache.last_embedding[slots] = self._model.embed_tokens(previous)[:, 0] * has_one
+            self._stale.difference_update(chunk.slot for chunk in stale)
+
+    def _forward(self, chunks: Sequence[Chunk], *, all_logits: bool) -> Tensor:
+        num_new = [len(chunk.token_ids) for chunk in chunks]
+        T = max(num_new)
+        token_ids = torch.tensor(
+            [chunk.token_ids + [0] * (T - n) for chunk, n in zip(chunks, num_new, strict=True)],
+            device=self._model.device,
+        )
+        slots = torch.tensor([chunk.slot for chunk in chunks])
+        return self._model.forward_cached(token_ids, self._cache, slots, torch.tensor(num_new), all_logits)
+
+
+class _Store:
+    def __init__(self, cache: KVCache, num_blocks: int, stale: set[int]) -> None:
+        self._cache, self._stale = cache, stale
+        L, _, _, Hk, D = cache.keys.shape
+        shape = (num_blocks, L, BLOCK_TOKENS, Hk, D)
+        self._keys = torch.empty(shape, device=cache.keys.device, dtype=cache.keys.dtype)
+        self._values = torch.empty_like(self._keys)
+
+    @torch.inference_mode()
+    def save(self, slot: int, block: int, index: int) -> None:
+        span = slice(block * BLOCK_TOKENS, (block + 1) * BLOCK_TOKENS)
+        self._keys[index] = self._cache.keys[:, slot, span]
+        self._values[index] = self._cache.values[:, slot, span]
+
+    @torch.inference_mode()
+    def restore(self, slot: int, block: int, index: int) -> None:
+        span = slice(block * BLOCK_TOKENS, (block + 1) * BLOCK_TOKENS)
+        self._cache.keys[:, slot, span] = self._keys[index]
+        self._cache.values[:, slot, span] = self._values[index]
+        self._stale.add(slot)
+
+
+def _groups(chunks: Sequence[Chunk]) -> list[list[int]]:
+    """Which chunks share a forward. Prompts, shortest first: no group's padded size exceeds MAX_PREFILL_TOKENS, unless
+    one chunk does. Single tokens together, in the order of their slots: the cache is then read without copying it."""
+    lengths = [len(chunk.token_ids) for chunk in chunks]
+    groups: list[list[int]] = []
+    for i in sorted((i for i, n in enumerate(lengths) if n > 1), key=lambda i: lengths[i]):
+        if groups and (len(groups[-1]) + 1) * lengths[i] <= MAX_PREFILL_TOKENS:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    single = sorted((i for i, n in enumerate(lengths) if n == 1), key=lambda i: chunks[i].slot)
+    return [*groups, *([single] if single else [])]

@@ -1,0 +1,105 @@
+// What library.py calls. Every function but the two that free gives 0, or a pointer; -1 or null says that memory ran out.
+// Arguments are checked in Python: nothing here is reached by a value that could be out of range.
+
+#include "model.h"
+
+using namespace nanochat;
+
+namespace {
+template <typename T, typename Make>
+T* made(const Make& make) {
+  try {
+    return make();
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
+}  // namespace
+
+extern "C" {
+
+enum Matrix : int32_t { kQkv, kOut, kUp, kDown, kHead };
+
+Model* nanochat_model_new(const Config* config, const int32_t* windows) {
+  return made<Model>([&] { return new Model(*config, windows); });
+}
+void nanochat_model_free(Model* model) { delete model; }
+
+int nanochat_model_set_matrix(Model* model, int layer, int32_t which, const float* weight, int N, int K) {
+  try {
+    Linear packed(weight, N, K, model->config.is_int8);
+    if (which == kHead) {
+      model->head = std::move(packed);
+      return 0;
+    }
+    Model::Layer& target = model->layers[layer];
+    (which == kQkv ? target.qkv : which == kOut ? target.out : which == kUp ? target.up : target.down) = std::move(packed);
+    return 0;
+  } catch (const std::bad_alloc&) {
+    return -1;
+  }
+}
+
+int nanochat_model_set_tables(Model* model, const float* embedding, const float* smear_gate, const float* cosines,
+                              const float* sines) {
+  model->embedding = embedding;
+  model->smear_gate = smear_gate;
+  model->cosines = cosines;
+  model->sines = sines;
+  return 0;
+}
+
+int nanochat_model_set_layer_tables(Model* model, int layer, const float* value_gate, const float* value_embedding) {
+  model->layers[layer].tables = {value_gate, value_embedding};
+  return 0;
+}
+
+int nanochat_model_set_scalars(Model* model, const float* resid_lambdas, const float* x0_lambdas, float smear_lambda,
+                               float backout_lambda) {
+  model->resid_lambdas.assign(resid_lambdas, resid_lambdas + model->config.n_layer);
+  model->x0_lambdas.assign(x0_lambdas, x0_lambdas + model->config.n_layer);
+  model->smear_lambda = smear_lambda;
+  model->backout_lambda = backout_lambda;
+  return 0;
+}
+
+uint64_t nanochat_model_weight_bytes(const Model* model) { return model->weight_bytes(); }
+
+KVCache* nanochat_cache_new(const Model* model, int num_slots, int max_len, int max_step) {
+  return made<KVCache>([&] { return new KVCache(model->new_cache(num_slots, max_len, max_step)); });
+}
+void nanochat_cache_free(KVCache* cache) { delete cache; }
+uint64_t nanochat_cache_block_size(const KVCache* cache) { return cache->block_size(); }
+uint64_t nanochat_cache_bytes(const KVCache* cache) { return cache->bytes(); }
+
+int nanochat_cache_copy_slot(const KVCache* cache, int source, int target, int length) {
+  cache->copy_slot(source, target, length);
+  return 0;
+}
+int nanochat_cache_save_block(const KVCache* cache, int slot, int block, float* saved) {
+  cache->save_block(slot, block, saved);
+  return 0;
+}
+int nanochat_cache_restore_block(const KVCache* cache, int slot, int block, float* saved) {
+  cache->restore_block(slot, block, saved);
+  return 0;
+}
+
+// rows: (num_rows, 3) of slot, start and count.
+int nanochat_step(Model* model, const KVCache* cache, const int32_t* rows, int num_rows, const int32_t* token_ids,
+                  const int32_t* previous_ids, const int32_t* wanted, int num_wanted, float* logits) {
+  try {
+    std::vector<StepRow> step;
+    int first = 0;
+    for (int b = 0; b < num_rows; ++b) {
+      step.push_back({rows[3 * b], rows[3 * b + 1], rows[3 * b + 2], first});
+      first += rows[3 * b + 2];
+    }
+    model->step(*cache, step, token_ids, previous_ids, {wanted, wanted + num_wanted}, logits);
+    return 0;
+  } catch (const std::bad_alloc&) {
+    return -1;
+  }
+}
+
+}  // extern "C"

@@ -1,0 +1,152 @@
+// Attention of one row's new tokens over its slot, a few queries of one key/value head at a time.
+//
+// Scores and weighted sums are the same tiles as in linear.h: keys are a panel of sixteen positions, values panels of
+// sixteen channels. A query sees itself and `window` positions to its left; what it does not see has weight zero, and
+// sums run over positions in order, so that neither its neighbours nor the size of a step changes its result.
+#pragma once
+
+#include <limits>
+
+#include "kv_cache.h"
+#include "linear.h"
+
+namespace nanochat {
+
+// A row of a step: `count` new tokens of a slot from `start` on, at `first` among the tokens of the step.
+struct StepRow {
+  int slot, start, count, first;
+};
+
+struct AttentionTask {
+  int row;
+  int head;         // key/value head
+  int first_query;  // of count * group queries: token by token, the group's heads side by side
+};
+
+class Attention {
+ public:
+  Attention(const LayerCache& cache, int window, int group) : cache_(cache), window_(window), group_(group) {}
+
+  // Floats of scratch that run() needs.
+  static size_t scratch_size(int head_dim, int max_len) {
+    return static_cast<size_t>(kRows) * (head_dim + round_up(max_len, kBlock) + 2 * kBlock);
+  }
+
+  // q: (tokens, ld), scaled; y: (tokens, ld_y). Heads lie side by side, head_dim each.
+  void run(const StepRow& row, int head, int first_query, const float* q, size_t ld, float* y, size_t ld_y,
+           float* scratch) const {
+    const int queries = std::min(kRows, row.count * group_ - first_query);
+    dispatch<kRows>(queries, row, head, first_query, q, ld, y, ld_y, scratch);
+  }
+
+ private:
+  template <int R>
+  void dispatch(int queries, const StepRow& row, int head, int first_query, const float* q, size_t ld, float* y,
+                size_t ld_y, float* scratch) const {
+    if constexpr (R > 1) {
+      if (queries < R) return dispatch<R - 1>(queries, row, head, first_query, q, ld, y, ld_y, scratch);
+    }
+    tile<R>(row, head, first_query, q, ld, y, ld_y, scratch);
+  }
+
+  template <int R>
+  void tile(const StepRow& row, int head, int first_query, const float* q, size_t ld, float* y, size_t ld_y,
+            float* scratch) const {
+    const int D = cache_.head_dim;
+    float* queries = scratch;                         // (R, D)
+    float* weights = scratch + static_cast<size_t>(R) * D;  // (R, keys)
+    const int first_position = row.start + first_query / group_;
+    const int last_position = row.start + (first_query + R - 1) / group_;
+    const int first_block = std::max(0, first_position - window_) / kBlock, last_block = last_position / kBlock;
+    const int keys = (last_block - first_block + 1) * kBlock;
+    for (int r = 0; r < R; ++r) {
+      const float* from = q + (row.first + (first_query + r) / group_) * ld + column(head, first_query + r);
+      std::copy(from, from + D, queries + static_cast<size_t>(r) * D);
+    }
+    score<R>(cache_.keys_of(row.slot, head), first_block, last_block, queries, weights, keys);
+    float inverse[R];
+    for (int r = 0; r < R; ++r) {
+      const int position = row.start + (first_query + r) / group_ - first_block * kBlock;
+      inverse[r] = softmax(weights + static_cast<size_t>(r) * keys, keys, position - window_, position);
+    }
+    for (int d = 0; d < cache_.padded_dim; d += kPanels * kLanes)
+      sum_values<R, kPanels>(cache_.values_of(row.slot, head), d, first_block, last_block, weights, keys,
+                             [&](int r, int channel, f32x16 total) {
+        float* out = y + (row.first + (first_query + r) / group_) * ld_y + column(head, first_query + r) + channel;
+        total = total * inverse[r];
+        std::memcpy(out, &total, std::min(kLanes, D - channel) * sizeof(float));
+      });
+  }
+
+  size_t column(int head, int query) const {
+    return static_cast<size_t>(head * group_ + query % group_) * cache_.head_dim;
+  }
+
+  // Blocks from `block` to `last` that lie together, kPanels at most for scores.
+  int run_length(int block, int last, int most) const {
+    const int at = block % cache_.num_blocks;
+    return std::min({most, cache_.num_blocks - at, last - block + 1});
+  }
+
+  template <int R>
+  void score(const float* cached, int first_block, int last_block, const float* queries, float* scores, int keys) const {
+    for (int block = first_block, n; block <= last_block; block += n) {
+      n = run_length(block, last_block, kPanels);
+      const float* panel = cached + (block % cache_.num_blocks) * cache_.key_block();
+      float* out = scores + static_cast<size_t>(block - first_block) * kBlock;
+      if (n == kPanels) {
+        score_blocks<R, kPanels>(panel, queries, out, keys);
+      } else {
+        for (int i = 0; i < n; ++i) score_blocks<R, 1>(panel + i * cache_.key_block(), queries, out + i * kBlock, keys);
+      }
+    }
+  }
+
+  template <int R, int P>
+  void score_blocks(const float* panel, const float* queries, float* out, int keys) const {
+    f32x16 sums[R][P] = {};
+    multiply_tile<R, P>(queries, cache_.head_dim, panel, cache_.key_block(), kLanes, cache_.head_dim, sums);
+    for (int r = 0; r < R; ++r)
+      for (int j = 0; j < P; ++j) nanochat::store(out + static_cast<size_t>(r) * keys + j * kBlock, sums[r][j]);
+  }
+
+  // Scores of positions first to last become weights, the others zero; returns what makes the weights sum to 1.
+  static float softmax(float* scores, int keys, int first, int last) {
+    constexpr float kHidden = -std::numeric_limits<float>::infinity();
+    for (int i = 0; i < first; ++i) scores[i] = kHidden;
+    for (int i = last + 1; i < keys; ++i) scores[i] = kHidden;
+    f32x16 largest = splat(kHidden);
+    for (int i = 0; i < keys; i += kLanes) largest = max(largest, load(scores + i));
+    const f32x16 top = splat(max(largest));
+    f32x16 total{};
+    for (int i = 0; i < keys; i += kLanes) {
+      const f32x16 weight = exp(load(scores + i) - top);
+      nanochat::store(scores + i, weight);
+      total += weight;
+    }
+    return 1.0f / sum(total);
+  }
+
+  template <int R, int P, typename Finish>
+  void sum_values(const float* cached, int channel, int first_block, int last_block, const float* weights, int keys,
+                  const Finish& finish) const {
+    if constexpr (P > 1) {
+      if (channel + P * kLanes > cache_.padded_dim)
+        return sum_values<R, P - 1>(cached, channel, first_block, last_block, weights, keys, finish);
+    }
+    f32x16 sums[R][P] = {};
+    for (int block = first_block, n; block <= last_block; block += n) {
+      n = run_length(block, last_block, last_block - first_block + 1);
+      const float* rows = cached + (block % cache_.num_blocks) * cache_.value_block() + channel;
+      multiply_tile<R, P>(weights + static_cast<size_t>(block - first_block) * kBlock, keys, rows, kLanes,
+                          cache_.padded_dim, n * kBlock, sums);
+    }
+    for (int r = 0; r < R; ++r)
+      for (int j = 0; j < P; ++j) finish(r, channel + j * kLanes, sums[r][j]);
+  }
+
+  const LayerCache& cache_;
+  const int window_, group_;
+};
+
+}  // namespace nanochat

@@ -1,0 +1,132 @@
+"""Finds the compiled library for this machine's instructions, or compiles it: once, in about fifteen seconds.
+
+`python -m nanochat.native.build` compiles it ahead, beside this file; with --every-variant for all processors of this
+architecture, as images need that have no compiler and do not know where they will run.
+"""
+
+import hashlib
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from nanochat.errors import Unavailable
+
+SOURCES = Path(__file__).parent
+# Compiled ahead; only main() writes here.
+PREBUILT = SOURCES / "prebuilt"
+_COMPILERS = ("c++", "g++", "clang++")
+_FLAGS = ("-std=c++20", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fPIC", "-shared", "-pthread")
+_TIMEOUT_S = 300.0
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Instructions that a compiled library uses: `flags` for the compiler, `needs` as /proc/cpuinfo names them."""
+
+    name: str
+    flags: tuple[str, ...]
+    needs: frozenset[str]
+
+
+_AVX2 = frozenset({"avx2", "fma", "bmi2", "f16c"})
+_AVX512 = _AVX2 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+# The best first.
+X86_VARIANTS = (
+    Variant("avx512vnni", ("-march=x86-64-v4", "-mavx512vnni"), _AVX512 | {"avx512_vnni"}),
+    Variant("avx512", ("-march=x86-64-v4",), _AVX512),
+    Variant("avx2", ("-march=x86-64-v3",), _AVX2),
+    Variant("baseline", (), frozenset()),
+)
+OTHER_VARIANTS = (Variant("baseline", (), frozenset()),)
+
+
+def variants() -> tuple[Variant, ...]:
+    """Those of this architecture, the best first."""
+    return X86_VARIANTS if platform.machine().lower() in ("x86_64", "amd64") else OTHER_VARIANTS
+
+
+def usable_variants() -> list[Variant]:
+    """Those that this machine's processor can run."""
+    flags = _processor_flags()
+    return [variant for variant in variants() if variant.needs <= flags]
+
+
+def find_or_compile(folder: Path) -> Path:
+    """The library for this machine: one that was installed, else one in folder, compiled if it is not there.
+
+    Raises Unavailable where there is none and no compiler.
+    """
+    usable = usable_variants()
+    for variant in usable:
+        for place in (PREBUILT, folder):
+            path = place / _file_name(variant)
+            if path.is_file():
+                return path
+    return compile_variant(usable[0], folder)
+
+
+def compile_variant(variant: Variant, folder: Path) -> Path:
+    """Compile into folder. Raises Unavailable with the compiler's last line."""
+    compiler = next((found for name in _COMPILERS if (found := shutil.which(name))), None)
+    if compiler is None:
+        raise Unavailable("no C++ compiler (c++, g++ or clang++) is here to compile the CPU's kernels; install one.")
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / _file_name(variant)
+    # Several processes may compile at once; each renames a whole file into place.
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        made = Path(work) / target.name
+        command = [compiler, *_FLAGS, *variant.flags, str(SOURCES / "api.cpp"), "-o", str(made)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S)
+        except (OSError, subprocess.TimeoutExpired) as exc:
+            raise Unavailable(f"{compiler} could not compile the CPU's kernels: {exc}") from exc
+        if done.returncode != 0:
+            lines = done.stderr.strip().splitlines() or ["no output"]
+            error = next((line for line in lines if "error" in line), lines[-1])
+            raise Unavailable(f"{compiler} could not compile the CPU's kernels: {error}")
+        made.replace(target)
+    return target
+
+
+@cache
+def _source_hash() -> str:
+    digest = hashlib.sha256(" ".join(_FLAGS).encode())
+    for path in sorted([*SOURCES.glob("*.h"), SOURCES / "api.cpp"]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _file_name(variant: Variant) -> str:
+    """A change of the sources is another file, so that no old library is ever taken for a new one."""
+    return f"nanochat-{platform.machine().lower()}-{variant.name}-{_source_hash()}.so"
+
+
+def _processor_flags() -> frozenset[str]:
+    """As Linux tells them; empty elsewhere, where the baseline has to do."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return frozenset()
+    found = next((line for line in lines if line.startswith("flags")), "")
+    return frozenset(found.partition(":")[2].split())
+
+
+def main(arguments: list[str]) -> int:
+    wanted = variants() if "--every-variant" in arguments else usable_variants()[:1]
+    try:
+        for variant in wanted:
+            if not (PREBUILT / _file_name(variant)).is_file():
+                compile_variant(variant, PREBUILT)
+    except Unavailable as exc:
+        print(f"{exc.message} Until then models run without them, several times slower on a CPU.", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

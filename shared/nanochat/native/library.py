@@ -1,0 +1,86 @@
+"""The compiled library's functions, for Python. Calls release the interpreter's lock: other threads run meanwhile.
+
+Knows nothing of models or tensors (model.py); build.py finds the file.
+"""
+
+import ctypes
+from ctypes import POINTER, Structure, c_float, c_int, c_int32, c_uint64, c_void_p
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from nanochat.errors import Unavailable
+from nanochat.native.build import find_or_compile
+from nanochat.settings import CommonSettings
+
+QKV, OUT, UP, DOWN, HEAD = range(5)
+
+
+class Config(Structure):
+    """model.h's struct of the same name."""
+
+    _fields_ = [
+        ("n_layer", c_int32),
+        ("n_head", c_int32),
+        ("n_kv_head", c_int32),
+        ("n_embd", c_int32),
+        ("head_dim", c_int32),
+        ("vocab_size", c_int32),
+        ("value_gate_channels", c_int32),
+        ("smear_channels", c_int32),
+        ("is_int8", c_int32),
+        ("num_threads", c_int32),
+        ("qk_scale", c_float),
+        ("value_gate_range", c_float),
+        ("softcap", c_float),
+    ]
+
+
+_P = c_void_p  # an address: of an object of the library's, or of numbers
+_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
+    "model_new": (_P, [POINTER(Config), _P]),
+    "model_free": (None, [_P]),
+    "model_set_matrix": (c_int, [_P, c_int, c_int32, _P, c_int, c_int]),
+    "model_set_tables": (c_int, [_P, _P, _P, _P, _P]),
+    "model_set_layer_tables": (c_int, [_P, c_int, _P, _P]),
+    "model_set_scalars": (c_int, [_P, _P, _P, c_float, c_float]),
+    "model_weight_bytes": (c_uint64, [_P]),
+    "cache_new": (_P, [_P, c_int, c_int, c_int]),
+    "cache_free": (None, [_P]),
+    "cache_block_size": (c_uint64, [_P]),
+    "cache_bytes": (c_uint64, [_P]),
+    "cache_copy_slot": (c_int, [_P, c_int, c_int, c_int]),
+    "cache_save_block": (c_int, [_P, c_int, c_int, _P]),
+    "cache_restore_block": (c_int, [_P, c_int, c_int, _P]),
+    "step": (c_int, [_P, _P, _P, c_int, _P, _P, _P, c_int, _P]),
+}
+
+
+class Library:
+    """`call` a function by its name without "nanochat_"."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            loaded = ctypes.CDLL(str(path))
+        except OSError as exc:
+            raise Unavailable(f"the CPU's kernels in {path} cannot be loaded: {exc}; remove the file.") from exc
+        self._functions: dict[str, Any] = {}
+        for name, (result, arguments) in _SIGNATURES.items():
+            function = getattr(loaded, f"nanochat_{name}")
+            function.restype, function.argtypes = result, arguments
+            self._functions[name] = function
+
+    def call(self, name: str, *arguments: object) -> int:
+        """The function's result. Raises MemoryError where it says that memory ran out."""
+        function = self._functions[name]
+        result: int | None = function(*arguments)
+        if (result is None and function.restype is _P) or result == -1:
+            raise MemoryError(f"no memory was left for the CPU's kernels ({name})")
+        return result or 0
+
+
+@cache
+def load() -> Library:
+    """The one of this process, compiled on first use into $NANOCHAT_HOME/native. Raises Unavailable."""
+    return Library(find_or_compile(CommonSettings.load().home_dir / "native"))

@@ -1,0 +1,265 @@
+// Products of activations (M, K) with a weight (N, K), packed in panels of sixteen outputs: float32, or int8 with a
+// scale for each output and, found anew each time, for each row of activations.
+//
+// Every output is one sum over k in order, whatever rows are computed beside it, so that a row's result never depends
+// on the batch. A tile of kRows x kPanels sums fits the registers; with few rows the product is bound by reading weights.
+#pragma once
+
+#include <algorithm>
+
+#include "memory.h"
+#include "simd.h"
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+namespace nanochat {
+
+#if defined(__AVX512F__)
+constexpr int kRows = 8, kPanels = 3;
+#else
+constexpr int kRows = 6, kPanels = 1;
+#endif
+
+// Rows of activations that one task takes: enough to make up for reading its panels.
+constexpr int kTaskRows = 64;
+
+// sums[r][j] += a[r][k] * b[j][k], over k in order. Panel j begins at b + j * panel_stride; its row k is ldb further.
+template <int R, int P>
+inline void multiply_tile(const float* a, size_t lda, const float* b, size_t panel_stride, size_t ldb, int K,
+                          f32x16 (&sums)[R][P]) {
+  f32x16 total[R][P];
+  unrolled<R>([&](auto r) NANOCHAT_INLINE { unrolled<P>([&](auto j) NANOCHAT_INLINE { total[r][j] = sums[r][j]; }); });
+  for (int k = 0; k < K; ++k) {
+    f32x16 w[P];
+    unrolled<P>([&](auto j) NANOCHAT_INLINE { w[j] = load(b + j * panel_stride + k * ldb); });
+    unrolled<R>([&](auto r) NANOCHAT_INLINE {
+      const f32x16 x = splat(a[r * lda + k]);
+      unrolled<P>([&](auto j) NANOCHAT_INLINE { total[r][j] += x * w[j]; });
+    });
+  }
+  unrolled<R>([&](auto r) NANOCHAT_INLINE { unrolled<P>([&](auto j) NANOCHAT_INLINE { sums[r][j] = total[r][j]; }); });
+}
+
+// Four neighbouring k of sixteen outputs lie together: one dot-product instruction takes them in.
+#if defined(__AVX512VNNI__)
+template <int R, int P>
+inline void multiply_tile(const uint8_t* a, size_t lda, const int8_t* b, size_t panel_stride, int K,
+                          i32x16 (&sums)[R][P]) {
+  __m512i total[R][P];
+  unrolled<R>([&](auto r) NANOCHAT_INLINE {
+    unrolled<P>([&](auto j) NANOCHAT_INLINE { total[r][j] = _mm512_setzero_si512(); });
+  });
+  for (int k = 0; k < K; k += 4) {
+    __m512i w[P];
+    unrolled<P>([&](auto j) NANOCHAT_INLINE {
+      w[j] = _mm512_loadu_si512(b + j * panel_stride + static_cast<size_t>(k) * kLanes);
+    });
+    unrolled<R>([&](auto r) NANOCHAT_INLINE {
+      int32_t four;
+      std::memcpy(&four, a + r * lda + k, 4);
+      const __m512i x = _mm512_set1_epi32(four);
+      // In assembly: with the intrinsic, compilers copy every sum to another register and back.
+      unrolled<P>([&](auto j) NANOCHAT_INLINE { asm("vpdpbusd %2, %1, %0" : "+v"(total[r][j]) : "v"(x), "v"(w[j])); });
+    });
+  }
+  unrolled<R>([&](auto r) NANOCHAT_INLINE {
+    unrolled<P>([&](auto j) NANOCHAT_INLINE { sums[r][j] = std::bit_cast<i32x16>(total[r][j]); });
+  });
+}
+#elif defined(__AVX2__)
+// In 16 bits, as the 8-bit instruction of AVX2 saturates: a register holds four outputs, each as two sums of pairs.
+template <int R, int P>
+inline void multiply_tile(const uint8_t* a, size_t lda, const int8_t* b, size_t panel_stride, int K,
+                          i32x16 (&sums)[R][P]) {
+  for (int r = 0; r < R; ++r) {
+    for (int j = 0; j < P; ++j) {
+      __m256i pairs[4] = {};
+      for (int k = 0; k < K; k += 4) {
+        int32_t four;
+        std::memcpy(&four, a + r * lda + k, 4);
+        const __m256i x = _mm256_broadcastq_epi64(_mm_cvtepu8_epi16(_mm_cvtsi32_si128(four)));
+        const int8_t* w = b + j * panel_stride + static_cast<size_t>(k) * kLanes;
+        for (int part = 0; part < 4; ++part) {
+          const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(w + 16 * part));
+          pairs[part] = _mm256_add_epi32(pairs[part], _mm256_madd_epi16(x, _mm256_cvtepi8_epi16(bytes)));
+        }
+      }
+      int32_t* out = reinterpret_cast<int32_t*>(&sums[r][j]);
+      for (int part = 0; part < 4; ++part) {
+        int32_t halves[8];
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(halves), pairs[part]);
+        for (int i = 0; i < 4; ++i) out[4 * part + i] = halves[2 * i] + halves[2 * i + 1];
+      }
+    }
+  }
+}
+#else
+template <int R, int P>
+inline void multiply_tile(const uint8_t* a, size_t lda, const int8_t* b, size_t panel_stride, int K,
+                          i32x16 (&sums)[R][P]) {
+  for (int r = 0; r < R; ++r)
+    for (int j = 0; j < P; ++j) {
+      i32x16 total{};
+      for (int k = 0; k < K; k += 4) {
+        const int8_t* w = b + j * panel_stride + static_cast<size_t>(k) * kLanes;
+        for (int n = 0; n < kLanes; ++n)
+          for (int i = 0; i < 4; ++i) total[n] += a[r * lda + k + i] * w[4 * n + i];
+      }
+      sums[r][j] = total;
+    }
+}
+#endif
+
+// Activations as a product takes them: float32, and for an int8 weight bytes around 128 with a scale a row.
+struct Activations {
+  const float* values;
+  const uint8_t* bytes;
+  const float* scales;
+  size_t ld;        // of values
+  size_t bytes_ld;  // of bytes
+};
+
+// One row to bytes: 128 is zero, the largest magnitude 127 away. K beyond the row is filled with 128, for weights of zero.
+inline float quantize_row(const float* x, int K, int padded, uint8_t* bytes) {
+  f32x16 most{};
+  int k = 0;
+  for (; k + kLanes <= K; k += kLanes) {
+    const f32x16 v = load(x + k);
+    most = max(most, max(v, -v));
+  }
+  float largest = max(most);
+  for (; k < K; ++k) largest = std::max(largest, std::fabs(x[k]));
+  const float scale = largest > 0 ? largest / 127.0f : 1.0f;
+  const float inverse = 1.0f / scale;
+  // 1.5 * 2^23 + 128: the sum's low byte is the rounded value around 128.
+  constexpr float kShift = 12582912.0f + 128.0f;
+  for (k = 0; k + kLanes <= K; k += kLanes) {
+    const f32x16 shifted = load(x + k) * inverse + kShift;
+    const i32x16 bits = std::bit_cast<i32x16>(shifted);
+#if defined(__AVX512F__)
+    _mm512_mask_cvtepi32_storeu_epi8(bytes + k, 0xFFFF, std::bit_cast<__m512i>(bits));
+#else
+    for (int i = 0; i < kLanes; ++i) bytes[k + i] = static_cast<uint8_t>(bits[i]);
+#endif
+  }
+  for (; k < K; ++k) {
+    const float shifted = x[k] * inverse + kShift;
+    int32_t bits;
+    std::memcpy(&bits, &shifted, 4);
+    bytes[k] = static_cast<uint8_t>(bits);
+  }
+  for (; k < padded; ++k) bytes[k] = 128;
+  return scale;
+}
+
+class Linear {
+ public:
+  Linear() = default;
+
+  // weight: (N, K) row-major; not kept.
+  Linear(const float* weight, int N, int K, bool is_int8) : N_(N), K_(K), padded_K_(round_up(K, 4)), is_int8_(is_int8) {
+    num_panels_ = round_up(N, kLanes) / kLanes;
+    if (is_int8) {
+      pack_int8(weight);
+    } else {
+      pack_float(weight);
+    }
+  }
+
+  int N() const { return N_; }
+  int K() const { return K_; }
+  int padded_N() const { return num_panels_ * kLanes; }
+  bool is_int8() const { return is_int8_; }
+  size_t bytes() const { return is_int8_ ? int8_.bytes() : float_.bytes(); }
+
+  int num_groups() const { return (num_panels_ + kPanels - 1) / kPanels; }
+  int num_tasks(int M) const { return num_groups() * ((M + kTaskRows - 1) / kTaskRows); }
+
+  // finish(row, first output, sixteen of them): every output of one task, panels of the padding included.
+  template <typename Finish>
+  void run_task(int task, int M, const Activations& x, const Finish& finish) const {
+    const int row_blocks = (M + kTaskRows - 1) / kTaskRows;
+    const int first_panel = task / row_blocks * kPanels;
+    const int first_row = task % row_blocks * kTaskRows, last_row = std::min(M, first_row + kTaskRows);
+    const int panels = std::min(kPanels, num_panels_ - first_panel);
+    for (int row = first_row; row < last_row; row += kRows) {
+      const int rows = std::min(kRows, last_row - row);
+      dispatch<kRows, kPanels>(rows, panels, row, first_panel, x, finish);
+    }
+  }
+
+ private:
+  // From a number of rows and panels to the tile of that size.
+  template <int R, int P, typename Finish>
+  void dispatch(int rows, int panels, int row, int panel, const Activations& x, const Finish& finish) const {
+    if constexpr (P > 1) {
+      if (panels < P) return dispatch<R, P - 1>(rows, panels, row, panel, x, finish);
+    }
+    if constexpr (R > 1) {
+      if (rows < R) return dispatch<R - 1, P>(rows, panels, row, panel, x, finish);
+    }
+    is_int8_ ? int8_tile<R, P>(row, panel, x, finish) : float_tile<R, P>(row, panel, x, finish);
+  }
+
+  template <int R, int P, typename Finish>
+  void float_tile(int row, int panel, const Activations& x, const Finish& finish) const {
+    f32x16 sums[R][P] = {};
+    const size_t stride = static_cast<size_t>(K_) * kLanes;
+    multiply_tile<R, P>(x.values + row * x.ld, x.ld, float_.get() + panel * stride, stride, kLanes, K_, sums);
+    for (int r = 0; r < R; ++r)
+      for (int j = 0; j < P; ++j) finish(row + r, (panel + j) * kLanes, sums[r][j]);
+  }
+
+  template <int R, int P, typename Finish>
+  void int8_tile(int row, int panel, const Activations& x, const Finish& finish) const {
+    i32x16 sums[R][P];
+    const size_t stride = static_cast<size_t>(padded_K_) * kLanes;
+    multiply_tile<R, P>(x.bytes + row * x.bytes_ld, x.bytes_ld, int8_.get() + panel * stride, stride, padded_K_, sums);
+    for (int r = 0; r < R; ++r)
+      for (int j = 0; j < P; ++j) {
+        const int n = (panel + j) * kLanes;
+        const i32x16 offset = *reinterpret_cast<const i32x16*>(offsets_.get() + n);
+        const f32x16 exact = __builtin_convertvector(sums[r][j] - offset, f32x16);
+        finish(row + r, n, exact * (load(scales_.get() + n) * x.scales[row + r]));
+      }
+  }
+
+  void pack_float(const float* weight) {
+    float_ = Buffer<float>(static_cast<size_t>(padded_N()) * K_);
+    for (int n = 0; n < N_; ++n)
+      for (int k = 0; k < K_; ++k)
+        float_.get()[(static_cast<size_t>(n / kLanes) * K_ + k) * kLanes + n % kLanes] =
+            weight[static_cast<size_t>(n) * K_ + k];
+  }
+
+  void pack_int8(const float* weight) {
+    int8_ = Buffer<int8_t>(static_cast<size_t>(padded_N()) * padded_K_);
+    scales_ = Buffer<float>(padded_N());
+    offsets_ = Buffer<int32_t>(padded_N());
+    for (int n = 0; n < N_; ++n) {
+      const float* w = weight + static_cast<size_t>(n) * K_;
+      float largest = 0;
+      for (int k = 0; k < K_; ++k) largest = std::max(largest, std::fabs(w[k]));
+      const float scale = largest > 0 ? largest / 127.0f : 1.0f;
+      int32_t total = 0;
+      int8_t* panel = int8_.get() + static_cast<size_t>(n / kLanes) * padded_K_ * kLanes;
+      for (int k = 0; k < K_; ++k) {
+        const int8_t q = static_cast<int8_t>(std::lrint(w[k] / scale));
+        panel[(k / 4 * kLanes + n % kLanes) * 4 + k % 4] = q;
+        total += q;
+      }
+      scales_.get()[n] = scale;
+      offsets_.get()[n] = 128 * total;  // activations are stored 128 too large
+    }
+  }
+
+  int N_ = 0, K_ = 0, padded_K_ = 0, num_panels_ = 0;
+  bool is_int8_ = false;
+  Buffer<float> float_, scales_;
+  Buffer<int8_t> int8_;
+  Buffer<int32_t> offsets_;
+};
+
+}  // namespace nanochat

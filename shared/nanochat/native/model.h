@@ -1,0 +1,281 @@
+// The model on a CPU: one step over rows of different lengths, from token ids to logits (gpt.py is what it must equal).
+//
+// A step is a list of phases that all threads work through together, meeting after each; within a phase, tasks are taken
+// by whoever is free. Tokens of all rows lie one after the other, without padding: M of them, (M, width) row by row.
+#pragma once
+
+#include "attention.h"
+#include "kv_cache.h"
+#include "linear.h"
+#include "team.h"
+
+namespace nanochat {
+
+struct Config {
+  int32_t n_layer, n_head, n_kv_head, n_embd, head_dim, vocab_size;
+  int32_t value_gate_channels, smear_channels, is_int8, num_threads;
+  float qk_scale, value_gate_range, softcap;
+};
+
+// Floats that are read where they lie; whoever gave them keeps them. Null where the model has none.
+struct LayerTables {
+  const float* value_gate = nullptr;       // (Hk, channels)
+  const float* value_embedding = nullptr;  // (V, Hk * D)
+};
+
+// Rows of a phase that works token by token, in one task.
+constexpr int kTokenRows = 4;
+
+class Rows {
+ public:
+  Rows() = default;
+  Rows(int M, int width) : ld_(round_up(width, kLanes)), data_(static_cast<size_t>(M) * ld_) {}
+  float* operator[](int row) const { return data_.get() + static_cast<size_t>(row) * ld_; }
+  size_t ld() const { return ld_; }
+
+ private:
+  size_t ld_ = 0;
+  Buffer<float> data_;
+};
+
+class Model {
+ public:
+  Model(const Config& config, const int32_t* windows)
+      : config(config), windows(windows, windows + config.n_layer), layers(config.n_layer), team_(config.num_threads) {
+    team_.reserve_phases(config.n_layer * 10 + 4);
+  }
+
+  struct Layer {
+    Linear qkv, out, up, down;
+    LayerTables tables;
+  };
+
+  const Config config;
+  const std::vector<int> windows;
+  std::vector<Layer> layers;
+  Linear head;
+  const float* embedding = nullptr;   // (V, C)
+  const float* smear_gate = nullptr;  // (channels,)
+  const float* cosines = nullptr;     // (positions, D / 2)
+  const float* sines = nullptr;
+  std::vector<float> resid_lambdas, x0_lambdas;
+  float smear_lambda = 0, backout_lambda = 0;
+
+  KVCache new_cache(int num_slots, int max_len, int max_step) const {
+    return KVCache(windows, config.n_kv_head, config.head_dim, num_slots, max_len, max_step);
+  }
+
+  // token_ids, previous_ids: (M,), the latter -1 where a token has none before it. wanted: tokens, by their place in the
+  // step, whose logits (num_wanted, vocab_size) are asked for.
+  void step(const KVCache& cache, const std::vector<StepRow>& rows, const int32_t* token_ids, const int32_t* previous_ids,
+            const std::vector<int>& wanted, float* logits) {
+    M_ = 0;
+    for (const auto& row : rows) M_ += row.count;
+    reserve(cache, M_, static_cast<int>(wanted.size()));
+    plan(rows);
+    team_.run([&](int thread) { work(thread, cache, rows, token_ids, previous_ids, wanted, logits); });
+  }
+
+  size_t weight_bytes() const {
+    size_t total = head.bytes();
+    for (const auto& layer : layers) total += layer.qkv.bytes() + layer.out.bytes() + layer.up.bytes() + layer.down.bytes();
+    return total;
+  }
+
+ private:
+  // What one step writes, kept for the next; grown when a step is larger than any before.
+  void reserve(const KVCache& cache, int M, int num_wanted) {
+    const int C = config.n_embd;
+    if (M > room_) {
+      room_ = round_up(M, 64);
+      x_ = Rows(room_, C), x0_ = Rows(room_, C), middle_ = Rows(room_, C), h_ = Rows(room_, C), y_ = Rows(room_, C);
+      qkv_ = Rows(room_, layers[0].qkv.padded_N());
+      wide_ = Rows(room_, 4 * C);
+      bytes_ld_ = round_up(4 * C, 64);
+      bytes_ = Buffer<uint8_t>(static_cast<size_t>(room_) * bytes_ld_);
+      scales_.assign(room_, 0.0f);
+      token_row_.assign(room_, 0);
+    }
+    if (num_wanted > wanted_room_) {
+      wanted_room_ = num_wanted;
+      last_ = Rows(num_wanted, C);
+      last_bytes_ = Buffer<uint8_t>(static_cast<size_t>(num_wanted) * round_up(C, 64));
+      last_scales_.assign(num_wanted, 0.0f);
+    }
+    const size_t scratch = round_up(static_cast<int>(Attention::scratch_size(config.head_dim, cache.max_len())), 64);
+    if (scratch > scratch_size_) {
+      scratch_size_ = scratch;
+      scratch_ = Buffer<float>(scratch * team_.num_threads());
+    }
+  }
+
+  void plan(const std::vector<StepRow>& rows) {
+    tasks_.clear();
+    const int group = config.n_head / config.n_kv_head;
+    for (int b = 0; b < static_cast<int>(rows.size()); ++b) {
+      for (int i = 0; i < rows[b].count; ++i) token_row_[rows[b].first + i] = b;
+      for (int head = 0; head < config.n_kv_head; ++head)
+        for (int query = 0; query < rows[b].count * group; query += kRows) tasks_.push_back({b, head, query});
+    }
+  }
+
+  void work(int thread, const KVCache& cache, const std::vector<StepRow>& rows, const int32_t* token_ids,
+            const int32_t* previous_ids, const std::vector<int>& wanted, float* logits) {
+    int phase = 0;
+    const int group = config.n_head / config.n_kv_head;
+    float* scratch = scratch_.get() + scratch_size_ * thread;
+    each_token(phase++, [&](int t) { embed(t, token_ids[t], previous_ids[t]); });
+    for (int i = 0; i < config.n_layer; ++i) {
+      const Layer& layer = layers[i];
+      each_token(phase++, [&](int t) { enter_layer(i, t); });
+      multiply(phase++, layer.qkv, hidden(), M_, [&](int row, int n, f32x16 v) { store(qkv_[row] + n, v); });
+      each_token(phase++, [&](int t) { prepare_attention(i, cache.layer(i), rows[token_row_[t]], t, token_ids[t]); });
+      const Attention attention(cache.layer(i), windows[i], group);
+      team_.share(phase++, static_cast<int>(tasks_.size()), [&](int n) {
+        const AttentionTask& task = tasks_[n];
+        attention.run(rows[task.row], task.head, task.first_query, qkv_[0], qkv_.ld(), y_[0], y_.ld(), scratch);
+      });
+      quantize(phase++, layer.out, y_);
+      multiply(phase++, layer.out, activations(y_), M_, [&](int row, int n, f32x16 v) { add(x_, row, n, v); });
+      each_token(phase++, [&](int t) { normalize(x_[t], h_[t], layer.up.is_int8(), t); });
+      multiply(phase++, layer.up, hidden(), M_, [&](int row, int n, f32x16 v) {
+        const f32x16 positive = max(v, f32x16{});
+        store(wide_[row] + n, positive * positive);
+      });
+      quantize(phase++, layer.down, wide_);
+      multiply(phase++, layer.down, activations(wide_), M_, [&](int row, int n, f32x16 v) { add(x_, row, n, v); });
+    }
+    finish(phase, wanted, logits);
+  }
+
+  void finish(int phase, const std::vector<int>& wanted, float* logits) {
+    const int C = config.n_embd, V = config.vocab_size, count = static_cast<int>(wanted.size());
+    const int ld = round_up(C, 64);
+    team_.share(phase++, count, [&](int n) {
+      const float* x = x_[wanted[n]];
+      // The last block's output where that is the middle one.
+      const float* middle = config.n_layer / 2 + 1 < config.n_layer ? middle_[wanted[n]] : x;
+      float* out = last_[n];
+      for (int c = 0; c < C; c += kLanes) store(out + c, load(x + c) - backout_lambda * load(middle + c));
+      scale_row(out, out, C, rms_scale(out, C, C));
+      if (head.is_int8()) last_scales_[n] = quantize_row(out, C, round_up(C, 4), last_bytes_.get() + static_cast<size_t>(n) * ld);
+    });
+    const Activations last{last_[0], last_bytes_.get(), last_scales_.data(), last_.ld(), static_cast<size_t>(ld)};
+    const float cap = config.softcap;
+    multiply(phase++, head, last, count, [&](int row, int n, f32x16 v) {
+      const f32x16 capped = cap * tanh(v / cap);
+      std::memcpy(logits + static_cast<size_t>(row) * V + n, &capped, std::min(kLanes, V - n) * sizeof(float));
+    });
+  }
+
+  // Normed embedding, and a part of the one before it.
+  void embed(int t, int token_id, int previous_id) {
+    const int C = config.n_embd;
+    const float* e = embedding + static_cast<size_t>(token_id) * C;
+    float* x = x0_[t];
+    std::copy(e, e + C, x);
+    scale_row(x, x, C, rms_scale(x, C, C));
+    if (smear_gate && previous_id >= 0) {
+      float gate = 0;
+      for (int c = 0; c < config.smear_channels; ++c) gate += smear_gate[c] * x[c];
+      float* previous = h_[t];
+      const float* from = embedding + static_cast<size_t>(previous_id) * C;
+      std::copy(from, from + C, previous);
+      const float part = smear_lambda * sigmoid(gate) * rms_scale(previous, C, C);
+      for (int c = 0; c < C; c += kLanes) store(x + c, load(x + c) + part * load(previous + c));
+    }
+    std::copy(x, x + C, x_[t]);
+  }
+
+  void enter_layer(int i, int t) {
+    const int C = config.n_embd;
+    float *x = x_[t], *x0 = x0_[t];
+    if (i == config.n_layer / 2 + 1) std::copy(x, x + C, middle_[t]);
+    for (int c = 0; c < C; c += kLanes) store(x + c, resid_lambdas[i] * load(x + c) + x0_lambdas[i] * load(x0 + c));
+    normalize(x, h_[t], layers[i].qkv.is_int8(), t);
+  }
+
+  void normalize(const float* x, float* h, bool is_int8, int t) {
+    const int C = config.n_embd;
+    scale_row(x, h, C, rms_scale(x, C, C));
+    if (is_int8) scales_[t] = quantize_row(h, C, round_up(C, 4), bytes_.get() + t * bytes_ld_);
+  }
+
+  // Value embedding, rotary and norm of q and k; keys and values into the cache.
+  void prepare_attention(int i, const LayerCache& cache, const StepRow& row, int t, int token_id) {
+    const int D = config.head_dim, Hk = config.n_kv_head;
+    const int position = row.start + t - row.first;
+    float *q = qkv_[t], *k = q + config.n_head * D, *v = k + Hk * D;
+    const LayerTables& tables = layers[i].tables;
+    if (tables.value_embedding) {
+      const float* embedded = tables.value_embedding + static_cast<size_t>(token_id) * Hk * D;
+      for (int head = 0; head < Hk; ++head) {
+        const float* weights = tables.value_gate + head * config.value_gate_channels;
+        float gate = 0;
+        for (int c = 0; c < config.value_gate_channels; ++c) gate += weights[c] * h_[t][c];
+        gate = config.value_gate_range * sigmoid(gate);
+        for (int d = head * D; d < (head + 1) * D; ++d) v[d] += gate * embedded[d];
+      }
+    }
+    const float scale = config.qk_scale * config.qk_scale / std::sqrt(static_cast<float>(D));
+    for (int head = 0; head < config.n_head; ++head) turn(q + head * D, position, scale);
+    for (int head = 0; head < Hk; ++head) {
+      turn(k + head * D, position, 1.0f);
+      cache.store(row.slot, head, position, k + head * D, v + head * D);
+    }
+  }
+
+  // Rotary, then norm, of one head's channels; all of it times `scale`.
+  void turn(float* x, int position, float scale) const {
+    const int half = config.head_dim / 2;
+    const float *cosine = cosines + static_cast<size_t>(position) * half, *sine = sines + static_cast<size_t>(position) * half;
+    float squares = 0;
+    for (int d = 0; d < half; ++d) {
+      const float a = x[d], b = x[d + half];
+      x[d] = a * cosine[d] + b * sine[d];
+      x[d + half] = b * cosine[d] - a * sine[d];
+    }
+    for (int d = 0; d < 2 * half; ++d) squares += x[d] * x[d];
+    const float factor = scale / std::sqrt(squares / static_cast<float>(2 * half) + 1.1920929e-07f);
+    for (int d = 0; d < 2 * half; ++d) x[d] *= factor;
+  }
+
+  static void scale_row(const float* x, float* out, int C, float factor) {
+    for (int c = 0; c < C; c += kLanes) store(out + c, load(x + c) * factor);
+  }
+
+  static void add(const Rows& x, int row, int n, f32x16 v) { store(x[row] + n, load(x[row] + n) + v); }
+
+  template <typename Work>
+  void each_token(int phase, const Work& work) {
+    team_.share(phase, (M_ + kTokenRows - 1) / kTokenRows, [&](int task) {
+      for (int t = task * kTokenRows; t < std::min(M_, (task + 1) * kTokenRows); ++t) work(t);
+    });
+  }
+
+  void quantize(int phase, const Linear& linear, const Rows& x) {
+    if (!linear.is_int8()) return;
+    const int K = linear.K();
+    each_token(phase, [&](int t) { scales_[t] = quantize_row(x[t], K, round_up(K, 4), bytes_.get() + t * bytes_ld_); });
+  }
+
+  template <typename Finish>
+  void multiply(int phase, const Linear& linear, const Activations& x, int M, const Finish& finish) {
+    team_.share(phase, linear.num_tasks(M), [&](int task) { linear.run_task(task, M, x, finish); });
+  }
+
+  Activations activations(const Rows& x) const { return {x[0], bytes_.get(), scales_.data(), x.ld(), bytes_ld_}; }
+  Activations hidden() const { return activations(h_); }
+
+  Team team_;
+  int M_ = 0, room_ = 0, wanted_room_ = 0;
+  Rows x_, x0_, middle_, h_, y_, qkv_, wide_, last_;
+  Buffer<uint8_t> bytes_, last_bytes_;
+  size_t bytes_ld_ = 0, scratch_size_ = 0;
+  std::vector<float> scales_, last_scales_;
+  std::vector<int> token_row_;
+  std::vector<AttentionTask> tasks_;
+  Buffer<float> scratch_;
+};
+
+}  // namespace nanochat

@@ -1,0 +1,184 @@
+"""The CPU's kernels compute what gpt.py does, and each row to the bit as if it were alone."""
+
+import random
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from nanochat.config import GPTConfig
+from nanochat.model.gpt import GPT
+from nanochat.model.names import named_tensors
+from nanochat.native.model import NativeCache, NativeModel, Weights
+
+# Sizes that fill vectors, panels and tiles, and sizes that do not.
+CONFIGS = {
+    "grouped heads, short windows": GPTConfig(
+        sequence_len=300, vocab_size=517, n_layer=4, n_head=4, n_kv_head=2, n_embd=96, short_window_divisor=8
+    ),
+    "whole tiles": GPTConfig(sequence_len=256, vocab_size=768, n_layer=3, n_head=2, n_kv_head=2, n_embd=192),
+    "odd sizes": GPTConfig(sequence_len=70, vocab_size=101, n_layer=2, n_head=6, n_kv_head=3, n_embd=60),
+    "one layer": GPTConfig(sequence_len=64, vocab_size=100, n_layer=1, n_head=2, n_kv_head=1, n_embd=48),
+    "older constants": GPTConfig(
+        sequence_len=64,
+        vocab_size=100,
+        n_layer=2,
+        n_head=2,
+        n_kv_head=1,
+        n_embd=40,
+        window_pattern="L",
+        rotary_base=10_000.0,
+        qk_scale=1.0,
+        smear=False,
+        backout=False,
+        value_embeddings=False,
+    ),
+}
+# The same float32 sums in another order.
+TOLERANCE = 2e-5
+
+Step = tuple[int, int, int]
+
+
+@pytest.fixture(scope="module", params=CONFIGS.values(), ids=CONFIGS.keys())
+def model(request: pytest.FixtureRequest, random_model: Callable[[GPTConfig], GPT]) -> GPT:
+    return random_model(request.param).requires_grad_(False)
+
+
+def _tokens(model: GPT, num_rows: int) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(3)
+    shape = (num_rows, model.config.sequence_len)
+    tokens: list[list[int]] = torch.randint(model.config.vocab_size, shape, generator=generator).tolist()
+    return tokens
+
+
+def _step(native: NativeModel, cache: NativeCache, tokens: list[list[int]], rows: list[Step]) -> Tensor:
+    """All logits of one step; slot s continues row s of tokens."""
+    token_ids = [token for slot, start, count in rows for token in tokens[slot][start : start + count]]
+    previous = [
+        tokens[slot][place - 1] if place else -1 for slot, start, count in rows for place in range(start, start + count)
+    ]
+    return native.step(cache, rows, token_ids, previous, range(len(token_ids)))
+
+
+def _cut(length: int, seed: int, longest: int) -> list[int]:
+    rng, pieces = random.Random(seed), []
+    while sum(pieces) < length:
+        pieces.append(min(rng.choice([1, 1, 2, 7, 40, longest]), length - sum(pieces), longest))
+    return pieces
+
+
+def _row_by_row(native: NativeModel, tokens: list[list[int]], seed: int, max_step: int = 64) -> list[Tensor]:
+    """Each row in a cache of its own, cut anyhow."""
+    found = []
+    for slot in range(len(tokens)):
+        cache, start, pieces = native.new_cache(len(tokens), len(tokens[slot]), max_step), 0, []
+        for count in _cut(len(tokens[slot]), seed + slot, max_step):
+            pieces.append(_step(native, cache, tokens, [(slot, start, count)]))
+            start += count
+        found.append(torch.cat(pieces))
+    return found
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_float32_is_what_the_model_computes_however_rows_are_cut(model: GPT, num_threads: int) -> None:
+    tokens = _tokens(model, 2)
+    native = NativeModel(model.config, named_tensors(model), num_threads=num_threads)
+    with torch.inference_mode():
+        expected = model(torch.tensor(tokens))
+    for row, found in enumerate(_row_by_row(native, tokens, seed=num_threads)):
+        torch.testing.assert_close(found, expected[row], rtol=0.0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("weights", ["fp32", "int8"])
+def test_a_row_is_to_the_bit_the_same_in_any_company(model: GPT, weights: Weights) -> None:
+    """Ragged rows that join and leave, in any cut, on two threads: what each is alone, on one."""
+    tokens = _tokens(model, 5)
+    alone = _row_by_row(NativeModel(model.config, named_tensors(model), weights=weights), tokens, seed=0)
+    native = NativeModel(model.config, named_tensors(model), weights=weights, num_threads=2)
+    for seed in range(10):
+        rng = random.Random(seed)
+        cache, starts = native.new_cache(5, model.config.sequence_len, 48), [0] * 5
+        while min(starts) < model.config.sequence_len // 2:
+            left = [slot for slot in range(5) if starts[slot] < model.config.sequence_len]
+            chosen = rng.sample(left, rng.randint(1, len(left)))
+            rows = [
+                (slot, starts[slot], min(rng.choice([1, 1, 3, 17, 48]), len(tokens[slot]) - starts[slot]))
+                for slot in chosen
+            ]
+            found = _step(native, cache, tokens, rows).split([count for _, _, count in rows])
+            for (slot, start, count), logits in zip(rows, found, strict=True):
+                assert torch.equal(logits, alone[slot][start : start + count]), (seed, slot, start, count)
+                starts[slot] += count
+
+
+def test_int8_stays_near_float32(model: GPT) -> None:
+    tokens = _tokens(model, 1)
+    (found,) = _row_by_row(NativeModel(model.config, named_tensors(model), weights="int8"), tokens, seed=1)
+    with torch.inference_mode():
+        expected = model(torch.tensor(tokens))[0]
+    error = (found - expected).pow(2).mean().sqrt() / expected.std()
+    assert 1e-4 < error < 0.05
+
+
+@pytest.mark.parametrize("weights", ["fp32", "int8"])
+def test_int8_products_are_those_of_rounded_operands(weights: Weights) -> None:
+    """A head of whole numbers up to 127 loses nothing to int8, so both forms give the exact product."""
+    config = GPTConfig(sequence_len=8, vocab_size=80, n_layer=1, n_head=2, n_kv_head=2, n_embd=64, backout=False)
+    model = GPT(config).requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.zero_()
+    model.resid_lambdas.fill_(1.0)
+    # Of magnitude 1 and 0.5 before the norm: in bytes 127 and 63.5, so halves are left out.
+    generator = torch.Generator().manual_seed(7)
+    model.embedding.weight.copy_(torch.randint(0, 2, model.embedding.weight.shape, generator=generator) * 2.0 - 1.0)
+    model.head.weight.copy_(torch.randint(-127, 128, model.head.weight.shape, generator=generator) / 127.0 * 0.1)
+    model.head.weight[:, 0] = 0.1  # every output's largest
+    native = NativeModel(config, named_tensors(model), weights=weights)
+    found = native.step(native.new_cache(1, 8, 8), [(0, 0, 8)], list(range(8)), [-1, *range(7)], range(8))
+    expected = model(torch.arange(8)[None])[0]
+    torch.testing.assert_close(found, expected, rtol=0.0, atol=3e-6)
+
+
+def test_copied_slots_and_restored_blocks_go_on_as_their_source(model: GPT) -> None:
+    tokens = _tokens(model, 1)[0]
+    length = len(tokens) - 3
+    native = NativeModel(model.config, named_tensors(model))
+    cache = native.new_cache(3, len(tokens), 32)
+    same = [tokens] * 3
+    block = torch.empty(length // 16, cache.block_size)
+    for start in range(0, length, 32):
+        _step(native, cache, same, [(0, start, min(32, length - start))])
+        for index in range(start // 16, min(start + 32, length) // 16):
+            cache.save_block(0, index, block[index].data_ptr())
+    cache.copy_slot(0, 1, length)
+    for index in range(length // 16):
+        cache.restore_block(2, index, block[index].data_ptr())
+    rest = length // 16 * 16
+    if rest < length:
+        _step(native, cache, same, [(2, rest, length - rest)])
+    original, copied, restored = _step(native, cache, same, [(slot, length, 1) for slot in range(3)])
+    assert torch.equal(original, copied)
+    assert torch.equal(original, restored)
+
+
+def test_new_weights_take_the_place_of_old_ones(random_model: Callable[[GPTConfig], GPT]) -> None:
+    config = CONFIGS["one layer"]
+    model = random_model(config).requires_grad_(False)
+    native = NativeModel(config, named_tensors(model))
+    for parameter in model.parameters():
+        parameter.mul_(0.7)
+    native.load(named_tensors(model))
+    tokens = _tokens(model, 1)
+    (found,) = _row_by_row(native, tokens, seed=2)
+    torch.testing.assert_close(found, model(torch.tensor(tokens))[0], rtol=0.0, atol=TOLERANCE)
+
+
+def test_a_windowed_layer_keeps_its_window_and_a_step(random_model: Callable[[GPTConfig], GPT]) -> None:
+    sizes = {"sequence_len": 2048, "vocab_size": 64, "n_layer": 4, "n_head": 1, "n_kv_head": 1, "n_embd": 64}
+    whole, windowed = (GPTConfig(**sizes, window_pattern=pattern) for pattern in ("L", "SSSL"))
+    models = [NativeModel(config, named_tensors(random_model(config))) for config in (whole, windowed)]
+    room = {model.config.window_pattern: model.new_cache(1, 2048, 64).size_bytes for model in models}
+    # Three layers of four with a window of 512, a step of 64 and a block more.
+    assert room["SSSL"] / room["L"] == pytest.approx((3 * (512 + 64 + 16) + 2048) / (4 * 2048), rel=0.01)

@@ -1,0 +1,107 @@
+"""What was computed before is found again, and changes nothing but the work."""
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from nanochat.engine.backend import BLOCK_TOKENS, Backend
+from nanochat.engine.params import SamplingParams
+from nanochat.engine.prefix_cache import PrefixCache
+from nanochat.engine.sequence import Sequence
+from nanochat.engine.slots import Row
+from nanochat.engine.step import run_step
+from nanochat.tokenizer.bpe import Tokenizer
+
+MakeBackend = Callable[..., Backend]
+GREEDY = SamplingParams(temperature=0, max_tokens=12)
+
+
+def _ids(num: int, seed: int) -> list[int]:
+    rng = random.Random(seed)
+    return [rng.randrange(256) for _ in range(num)]
+
+
+def _run(
+    backend: Backend, tokenizer: Tokenizer, prompt: list[int], prefixes: PrefixCache | None, slot: int = 0
+) -> Sequence:
+    sequence = Sequence(list(prompt), GREEDY, tokenizer, backend.max_len)
+    row = Row(sequence, slot)
+    while not sequence.is_finished:
+        run_step(backend, [row], budget=64, prefixes=prefixes)
+        if sequence.expression is not None:
+            sequence.answer("1")
+    return sequence
+
+
+def test_the_next_turn_of_a_chat_computes_only_what_is_new(make_backend: MakeBackend, tokenizer: Tokenizer) -> None:
+    backend = make_backend(num_slots=3)
+    prefixes = PrefixCache(backend, 100 * backend.block_bytes())
+    first = _run(backend, tokenizer, [256, *_ids(100, 1)], prefixes)
+    assert first.num_cached == 0
+    turn = [*first.prompt_ids, *first.generated_ids, *_ids(30, 2)]
+    second = _run(backend, tokenizer, turn, prefixes, slot=2)
+    # All but what fills no block, and the newest token, which was never computed.
+    num_seen = len(first.prompt_ids) + len(first.generated_ids) - 1
+    assert second.num_cached == num_seen // BLOCK_TOKENS * BLOCK_TOKENS
+    assert second.generated_ids == _run(make_backend(num_slots=1), tokenizer, turn, None).generated_ids
+
+
+def test_prompts_that_begin_alike_share_their_beginning(make_backend: MakeBackend, tokenizer: Tokenizer) -> None:
+    backend = make_backend(num_slots=2)
+    prefixes = PrefixCache(backend, 100 * backend.block_bytes())
+    system = [256, *_ids(69, 3)]
+    # The first goes on far beyond the windows before the second asks for the beginning alone.
+    _run(backend, tokenizer, [*system, *_ids(150, 4)], prefixes)
+    for seed in range(5, 8):
+        prompt = [*system, *_ids(20, seed)]
+        found = _run(backend, tokenizer, prompt, prefixes, slot=seed % 2)
+        assert found.num_cached == 64
+        assert found.generated_ids == _run(make_backend(num_slots=1), tokenizer, prompt, None).generated_ids
+
+
+def test_the_same_block_behind_another_beginning_is_another(make_backend: MakeBackend, tokenizer: Tokenizer) -> None:
+    backend = make_backend(num_slots=1)
+    prefixes = PrefixCache(backend, 100 * backend.block_bytes())
+    same = _ids(16, 9)
+    _run(backend, tokenizer, [256, *_ids(15, 10), *same, 1], prefixes)
+    assert _run(backend, tokenizer, [256, *_ids(15, 11), *same, 1], prefixes).num_cached == 0
+
+
+def test_a_prompts_last_token_is_always_computed(make_backend: MakeBackend, tokenizer: Tokenizer) -> None:
+    backend = make_backend(num_slots=1)
+    prefixes = PrefixCache(backend, 100 * backend.block_bytes())
+    prompt = [256, *_ids(47, 12)]  # three blocks
+    first = _run(backend, tokenizer, prompt, prefixes)
+    second = _run(backend, tokenizer, prompt, prefixes)
+    assert (second.num_cached, second.generated_ids) == (32, first.generated_ids)
+
+
+@pytest.mark.parametrize("num_blocks", [0, 1, 3, 7])
+def test_memory_is_bounded_and_results_are_the_same(
+    make_backend: MakeBackend, tokenizer: Tokenizer, num_blocks: int
+) -> None:
+    backend, plain = make_backend(num_slots=2), make_backend(num_slots=1)
+    prefixes = PrefixCache(backend, num_blocks * backend.block_bytes())
+    system = _ids(40, 13)
+    rng = random.Random(14)
+    for _ in range(25):
+        prompt = [256, *system[: rng.randint(0, 40)], *_ids(rng.randint(0, 40), rng.randint(0, 3))]
+        found = _run(backend, tokenizer, prompt, prefixes, slot=rng.randrange(2))
+        assert found.generated_ids == _run(plain, tokenizer, prompt, None).generated_ids
+        assert found.num_cached <= num_blocks * BLOCK_TOKENS
+    assert prefixes.usage_ratio == (1.0 if num_blocks else 0.0)
+
+
+def test_what_was_used_longest_ago_goes_first_and_leaves_nothing_out_of_reach(
+    make_backend: MakeBackend, tokenizer: Tokenizer
+) -> None:
+    backend = make_backend(num_slots=1)
+    prefixes = PrefixCache(backend, 8 * backend.block_bytes())
+    old, new = [256, *_ids(50, 15)], [256, *_ids(50, 16)]
+    _run(backend, tokenizer, old, prefixes)  # 62 tokens computed at most: three blocks
+    _run(backend, tokenizer, new, prefixes)
+    assert _run(backend, tokenizer, old, prefixes).num_cached == 48  # used again
+    _run(backend, tokenizer, [256, *_ids(70, 17)], prefixes)  # needs more than what is free
+    assert _run(backend, tokenizer, old, prefixes).num_cached == 48
+    assert _run(backend, tokenizer, new, prefixes).num_cached < 48
