@@ -5,6 +5,7 @@
 #   make test       every test that needs no GPU and no container engine
 #   make check      ruff, mypy, import rules, TypeScript
 #   make bench      the benchmarks
+#   make chaos      workers killed under load, memory over many requests: some minutes
 #   make env        secrets for docker compose, once
 #   make images     the images that compose.yaml names
 #   make compose-test   the containers, end to end (needs a container engine)
@@ -28,7 +29,7 @@ NODE_IS_OLD = const [a, b] = process.versions.node.split(".").map(Number); \
 # .setup/node holds what goes in front of PATH: nothing, or the virtual environment's own node.
 NPM = PATH="$$(cat .setup/node)$$PATH" npm --prefix $(WEB)
 
-.PHONY: help setup web demo up down test check bench env images compose-test system-deps clean
+.PHONY: help setup web demo up down test check chaos bench env images compose-test system-deps clean
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
 
@@ -111,6 +112,9 @@ images:
 
 compose-test: setup .setup/dev system-deps images
 	@$(BIN)/python -m pytest tests/e2e/test_images.py tests/compose -x -s $(PYTEST_ARGS)
+
+chaos: setup .setup/dev
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/bench/chaos.py -q -s $(PYTEST_ARGS)
 
 bench: setup .setup/dev
 	@$(BIN)/nanochat bench

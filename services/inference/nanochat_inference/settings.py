@@ -44,7 +44,7 @@ class InferenceSettings(BaseSettings):
         default=1024, ge=64, description="Computed in one step; where rows wait for their next token, far fewer."
     )
     prefix_cache_mib: int = Field(
-        default=512, ge=0, description="Memory for beginnings of prompts that may come again; 0: off."
+        default=512, ge=0, description="A worker's memory for beginnings of prompts that may come again; 0: off."
     )
     max_body_bytes: int = Field(default=8 * 2**20, ge=1024)
     deadline_s: float = Field(default=600.0, gt=0, description="From a request's arrival to its last token.")
