@@ -10,7 +10,7 @@ import httpx
 import psutil
 
 from nanochat.protocol.generate import Done, GenerateError, Started, generate_event
-from tests.integration.inference.server import Server
+from tests.integration.inference.server import Server, until
 
 # How a request may end: with all its tokens, with one error event after its beginning, or with a status and a reason.
 ANSWERED, BROKEN_OFF, REFUSED = "answered", "broken off", "refused"
@@ -69,9 +69,22 @@ def _end(response: httpx.Response, max_tokens: int) -> str:
 
 def workers(server: Server) -> list[psutil.Process]:
     """The processes of its workers, the calculator's aside."""
-    return psutil.Process(server.process.pid).children()
+    return [process for process in psutil.Process(server.process.pid).children() if not is_gone(process)]
 
 
 def family(server: Server) -> list[psutil.Process]:
     """All that it has started."""
     return psutil.Process(server.process.pid).children(recursive=True)
+
+
+def kill(process: psutil.Process) -> None:
+    """SIGKILL; returns when it has ended, so that it is not killed twice."""
+    process.kill()
+    until(lambda: is_gone(process), f"process {process.pid} ends")
+
+
+def is_gone(process: psutil.Process) -> bool:
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True

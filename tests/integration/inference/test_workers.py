@@ -11,7 +11,7 @@ import pytest
 from nanochat.protocol.generate import Delta, Done, GenerateError, Started
 from tests.integration.inference.chain_model import damaged
 from tests.integration.inference.conftest import Serve
-from tests.integration.inference.load import ANSWERED, REFUSED, Load, family, workers
+from tests.integration.inference.load import ANSWERED, REFUSED, Load, family, is_gone, kill, workers
 from tests.integration.inference.server import Server, events_of, logged, text_of, until
 
 
@@ -27,13 +27,6 @@ def all_ready(server: Server) -> None:
     server.until(are_ready, "every worker is ready", 60)
 
 
-def is_gone(process: psutil.Process) -> bool:
-    try:
-        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
 @pytest.mark.slow
 def test_twenty_kills_under_load_lose_no_request_without_a_word(serve: Serve) -> None:
     server = serve(workers=2, max_running=4)
@@ -46,7 +39,7 @@ def test_twenty_kills_under_load_lose_no_request_without_a_word(serve: Serve) ->
             until(lambda: num_ready(server) > 0, "a worker is ready", 60)
             answered = load.ends[ANSWERED]
             until(lambda before=answered: load.ends[ANSWERED] > before, "answers come", 60)  # type: ignore[misc]
-            rng.choice(workers(server)).kill()
+            kill(rng.choice(workers(server)))
             now = server.metric("nanochat_generation_tokens_total")
             assert now >= tokens, "a counter went backwards"
             tokens = now
@@ -106,7 +99,7 @@ def test_a_request_that_arrives_while_all_workers_are_away_waits_for_the_next(se
     all_ready(server)
     assert text_of(events_of(server.post(prompt="a", max_tokens=2))) == "ba"
     for worker in workers(server):
-        worker.kill()
+        kill(worker)
     until(lambda: num_ready(server) == 0, "none is ready")
     ready = server.get("/health/ready")
     assert ready.status_code == 503 and "worker 0 (cpu)" in ready.text
@@ -125,7 +118,7 @@ def test_a_checkpoint_is_swapped_in_every_worker_and_a_damaged_one_in_none(serve
     server.until(lambda: server.models.live_replicas("nanochat")[0].checkpoint == second, "it is served")
     assert {worker["checkpoint"] for worker in server.get("/stats").json()["workers"]} == {second}
     for worker in workers(server):
-        worker.kill()
+        kill(worker)
     assert text_of(events_of(server.post(prompt="a", max_tokens=2))) == "xy", "a new worker loads the one in service"
     server.models.promote("nanochat", "nano/sft/step_000001")
     server.until(lambda: server.models.live_replicas("nanochat")[0].checkpoint != second, "it is served")
