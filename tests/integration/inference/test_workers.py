@@ -166,3 +166,20 @@ def test_too_many_waiting_tokens_are_refused_with_a_time_to_come_again(serve: Se
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "unavailable")
         assert "tokens" in refused.json()["error"]["message"] and refused.headers["retry-after"] == "2"
     assert waiting.result(60).status_code == 200
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_over_a_thousand_requests(serve: Serve) -> None:
+    """`make chaos` has ten thousand."""
+    server = serve(max_running=8)
+
+    def resident_bytes() -> int:
+        return sum(psutil.Process(pid).memory_info().rss for pid in [server.process.pid, workers(server)[0].pid])
+
+    with Load(server, num_clients=8, max_tokens=4) as load:
+        until(lambda: load.ends[ANSWERED] >= 500, "it is warm", 120)
+        before = resident_bytes()
+        until(lambda: load.ends[ANSWERED] >= 1500, "a thousand more are answered", 120)
+        after = resident_bytes()
+    assert load.wrong == []
+    assert after < 1.02 * before

@@ -61,6 +61,9 @@ _PREPARING_THREADS = 2
 # Steps that fail one after another: the device is lost, or its memory is; a new process finds it as it was.
 _MAX_FAILURES = 3
 _BROKEN_STATUS = 70  # sysexits.h: EX_SOFTWARE
+# What a step has said leaves on another thread, which a small model's engine would otherwise hold up for 5 ms, several
+# steps long: its work is Python for the most part. Larger models let go of the interpreter in every step.
+_SWITCH_INTERVAL_S = 0.0005
 
 
 class Worker:
@@ -230,6 +233,7 @@ def main(arguments: list[str]) -> int:
     if os.getppid() != int(arguments[1]):  # it died before the line above
         return 1
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     reader = FrameReader()
     worker: Worker | None = None
     while data := _received(channel):
