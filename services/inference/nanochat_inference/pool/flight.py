@@ -34,7 +34,6 @@ class Flight:
         self.num_sampled = 0
         self.num_attempts = 0
         self.has_started = False  # something was said that cannot be taken back
-        self.is_closed = False
         self._pieces: asyncio.Queue[Piece | NanochatError] = asyncio.Queue()
 
     @property
