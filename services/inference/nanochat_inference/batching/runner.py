@@ -51,6 +51,7 @@ class Runner:
         self._on_step = on_step
         self._num_steps = 0
         self._num_failures = 0
+        self._is_waiting = False
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._models: list[LoadedModel] = []  # the last one gets the new requests
         self._last_token_at: dict[Row, float] = {}
@@ -85,6 +86,11 @@ class Runner:
     def num_steps(self) -> int:
         """Grows while there is work that can go on: what is seen from outside of a thread that hangs."""
         return self._num_steps
+
+    @property
+    def is_waiting(self) -> bool:
+        """No row can run: there is none, or others are still at work on them."""
+        return self._is_waiting
 
     @property
     def num_failures(self) -> int:
@@ -147,7 +153,10 @@ class Runner:
         if not any(loaded.scheduler.can_run for loaded in self._models):
             self._measure()
             self._on_step()
-            self._commands.get()()
+            self._is_waiting = True
+            command = self._commands.get()
+            self._is_waiting = False
+            command()
         while True:
             try:
                 command = self._commands.get_nowait()

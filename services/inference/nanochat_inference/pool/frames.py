@@ -147,7 +147,8 @@ class Family(_Control):
 
 
 class Beat(_Control):
-    """A worker lives. `progress` grows with every step; while it has work and does not grow, the worker hangs."""
+    """A worker lives. `progress` grows with every step, and with a beat without anything to compute; where it does not,
+    the engine hangs."""
 
     type: Literal["beat"] = "beat"
     progress: int

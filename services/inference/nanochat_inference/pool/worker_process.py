@@ -100,6 +100,7 @@ class Worker:
         self._preparing = ThreadPoolExecutor(_PREPARING_THREADS, thread_name_prefix="preparing")
         self._requests: dict[int, Request | None] = {}  # None while it is prepared; guarded by the lock
         self._lock = threading.Lock()
+        self._num_idle = 0  # beats with nothing for the engine to do
         self._is_stopping = threading.Event()
 
     def start(self) -> None:
@@ -230,7 +231,8 @@ class Worker:
         self._runner.use(self._current)
 
     def _state(self) -> Beat:
-        return Beat(progress=self._runner.num_steps, metrics=totals.snapshot(self._metrics.registry))
+        self._num_idle += self._runner.is_waiting  # whoever prepares requests is not the engine
+        return Beat(progress=self._runner.num_steps + self._num_idle, metrics=totals.snapshot(self._metrics.registry))
 
     def _beat(self) -> None:
         """On the heartbeat's thread."""
