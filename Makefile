@@ -6,6 +6,7 @@
 #   make check      ruff, mypy, import rules, TypeScript
 #   make bench      the benchmarks; with vLLM in the same run once bench-peers has installed it
 #   make bench-peers    vLLM and llama.cpp for CPUs, in an environment of their own (.venv-peers)
+#   make chaos      workers killed under load, memory over many requests: some minutes
 #   make env        secrets for docker compose, once
 #   make images     the images that compose.yaml names
 #   make compose-test   the containers, end to end (needs a container engine)
@@ -33,7 +34,7 @@ NODE_IS_OLD = const [a, b] = process.versions.node.split(".").map(Number); \
 # .setup/node holds what goes in front of PATH: nothing, or the virtual environment's own node.
 NPM = PATH="$$(cat .setup/node)$$PATH" npm --prefix $(WEB)
 
-.PHONY: help setup web demo up down test check bench bench-peers env images compose-test system-deps clean
+.PHONY: help setup web demo up down test check chaos bench bench-peers env images compose-test system-deps clean
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
 
@@ -118,6 +119,9 @@ images:
 
 compose-test: setup .setup/dev system-deps images
 	@$(BIN)/python -m pytest tests/e2e/test_images.py tests/compose -x -s $(PYTEST_ARGS)
+
+chaos: setup .setup/dev
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/bench/chaos.py -q -s $(PYTEST_ARGS)
 
 # A quarter of an hour on two idle cores, a few minutes more beside vLLM.
 bench: setup .setup/dev

@@ -37,6 +37,17 @@ def test_app_is_made_without_torch_numpy_and_pyarrow(service: str, home: Path) -
     )
 
 
+def test_an_inference_replica_starts_without_torch(home: Path) -> None:
+    run_without(
+        ("torch", "numpy", "pyarrow"),
+        "import nanochat_inference.__main__\n"
+        "from nanochat_inference.app import create_app\n"
+        "from nanochat_inference.settings import InferenceSettings\n"
+        "create_app(InferenceSettings.load(), ['cpu'])\n",
+        home,
+    )
+
+
 def test_every_module_of_the_worker_imports_without_torch(home: Path) -> None:
     run_without(("torch",), import_all("nanochat_worker"), home)
 

@@ -5,6 +5,7 @@ A failure that nobody foresaw is a 500 with the request's id; its traceback is i
 
 import logging
 import math
+from functools import cache
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
@@ -22,6 +23,21 @@ CLIENT_CLOSED_REQUEST = 499
 
 class ClientGone(Exception):
     """The client closed its connection; nobody waits for the answer."""
+
+
+def error_of(code: str, message: str, param: str | None = None, retry_after_s: float | None = None) -> NanochatError:
+    """An error that another process told by its code; one of ours where the code is none of the tree's."""
+    error = _by_code().get(code, NanochatError)(message, param=param, retry_after_s=retry_after_s)
+    error.code = code
+    return error
+
+
+@cache
+def _by_code() -> dict[str, type[NanochatError]]:
+    kinds = [NanochatError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    return {kind.code: kind for kind in reversed(kinds)}
 
 
 def install_error_handlers(app: FastAPI) -> None:

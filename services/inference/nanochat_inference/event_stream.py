@@ -1,21 +1,21 @@
-"""From a request's event queue to its client: the first events as an answer or an error, then server-sent events.
+"""From a request's flight to its client: the first piece as an answer or an error, then server-sent events.
 
-Notices when the client leaves, before the answer begins and while it streams, and when the deadline passes.
+Notices when the client leaves, before the answer begins and while it streams, and when the deadline passes. However an
+answer breaks off, exactly one error event is its last.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from collections.abc import Sequence as Seq
 from typing import Any, TypeVar
 
 from fastapi import Request
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from nanochat.errors import DeadlineExceeded, NanochatError, Unavailable
-from nanochat.protocol.generate import Done, GenerateError, GenerateEvent
-from nanochat_inference.batching.request import EventQueue
+from nanochat.errors import DeadlineExceeded, NanochatError
+from nanochat.protocol.generate import GenerateError
 from nanochat_inference.errors import ClientGone
+from nanochat_inference.pool.flight import Flight, Piece
 
 T = TypeVar("T")
 
@@ -36,37 +36,40 @@ class EventStream(StreamingResponse):
             self._on_close()
 
 
-async def first_events(events: EventQueue, deadline: float) -> Seq[GenerateEvent]:
-    """The events that the answer begins with. `deadline` is of the loop's clock.
+async def first_piece(flight: Flight, deadline: float) -> Piece:
+    """What the answer begins with. `deadline` is of the loop's clock.
 
-    Raises DeadlineExceeded, or the error that came in place of the first event.
+    Raises DeadlineExceeded, or the error that came in its place.
     """
     try:
         async with asyncio.timeout_at(deadline):
-            first = await events.get()
+            return await flight.next_piece()
     except TimeoutError as exc:
         raise DeadlineExceeded(
             "no token came before the deadline: the server is busy. Try again later.", retry_after_s=5
         ) from exc
-    if isinstance(first[0], GenerateError):
-        kind = Unavailable if first[0].code == Unavailable.code else NanochatError
-        raise kind(first[0].message, retry_after_s=1)
-    return first
 
 
-async def frames(first: Seq[GenerateEvent], events: EventQueue, deadline: float) -> AsyncGenerator[bytes, None]:
-    """All events as frames. After the deadline, an error event is the last."""
-    coming = first
+async def frames(first: Piece, flight: Flight, deadline: float) -> AsyncGenerator[bytes, None]:
+    """All pieces. After the deadline, or an error, an error event is the last."""
+    piece = first
     while True:
-        yield b"".join(b"data: " + event.model_dump_json().encode() + b"\n\n" for event in coming)
-        if isinstance(coming[-1], Done | GenerateError):
+        yield piece.text
+        if piece.is_last:
             return
         try:
             async with asyncio.timeout_at(deadline):
-                coming = await events.get()
+                piece = await flight.next_piece()
         except TimeoutError:
             message = "the answer was not complete at the deadline; ask for fewer tokens."
-            coming = [GenerateError(code=DeadlineExceeded.code, message=message)]
+            piece = _last(DeadlineExceeded(message))
+        except NanochatError as exc:
+            piece = _last(exc)
+
+
+def _last(error: NanochatError) -> Piece:
+    event = GenerateError(code=error.code, message=error.message)
+    return Piece(b"data: " + event.model_dump_json().encode() + b"\n\n", is_last=True)
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:

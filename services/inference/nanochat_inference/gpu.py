@@ -1,10 +1,22 @@
-"""What a replica's GPU is doing, read when metrics are scraped. All are 0 where the model runs on something else.
+"""What a worker's GPU is doing, read when metrics are collected. All are 0 where the model runs on something else.
 
 The numbers are the device's, whoever uses it: a neighbour's load explains a slow replica as well as its own.
 """
 
+from functools import partial
+
 import torch
+from prometheus_client import CollectorRegistry, Gauge
 from pynvml import NVMLError  # type: ignore[import-untyped]
+
+
+def register_metrics(registry: CollectorRegistry, device: torch.device | None) -> None:
+    for name, text, read in (
+        ("gpu_utilization_ratio", "Share of the time in which the GPU computes.", utilization_ratio),
+        ("gpu_memory_used_bytes", "Memory of the GPU that is taken, by whomever.", memory_used_bytes),
+        ("gpu_memory_total_bytes", "Memory of the GPU.", memory_total_bytes),
+    ):
+        Gauge(f"nanochat_{name}", text, registry=registry).set_function(partial(read, device))
 
 
 def utilization_ratio(device: torch.device | None) -> float:

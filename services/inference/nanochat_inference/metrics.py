@@ -1,11 +1,9 @@
-"""What a replica counts, in a registry of its own. Names are the public contract's, suffixes vLLM's.
+"""What a worker counts, in a registry of its own. Names are the public contract's, suffixes vLLM's.
 
-A request with n choices counts n times in everything but the latencies of whole requests.
+A request with n choices counts n times in everything but the latencies of whole requests. The replica adds its workers'
+numbers up, and has a few of its own (pool/totals.py). Torch-free; what a GPU is doing is gpu.py's.
 """
 
-from pathlib import Path
-
-import torch
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from nanochat.observability.metrics import (
@@ -14,8 +12,6 @@ from nanochat.observability.metrics import (
     REQUEST_LATENCY_BUCKETS,
     TIME_TO_FIRST_TOKEN_BUCKETS,
 )
-from nanochat.observability.process_metrics import register_process_metrics
-from nanochat_inference import gpu
 
 # Closed sets, so that every series exists from the start.
 FINISHED_REASONS = ("stop", "length", "abort", "error")
@@ -23,7 +19,7 @@ TOOL_OUTCOMES = ("result", "no_result")
 
 
 class Metrics:
-    def __init__(self, home: Path | None = None) -> None:
+    def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.num_requests_running = self._gauge("num_requests_running", "Choices in a slot.")
         self.num_requests_waiting = self._gauge("num_requests_waiting", "Choices waiting for a slot.")
@@ -33,7 +29,6 @@ class Metrics:
         self.request_success = self._counter(
             "request_success_total", "Choices ended, by how: abort is the client's leaving.", ["finished_reason"]
         )
-        # Always 0 until prompts are kept: dashboards can be built on them today.
         self.prefix_cache_queries = self._counter("prefix_cache_queries_total", "Prompt tokens looked for.")
         self.prefix_cache_hits = self._counter("prefix_cache_hits_total", "Prompt tokens found in the cache.")
         self.time_to_first_token = self._histogram(
@@ -50,25 +45,13 @@ class Metrics:
         )
         self.batch_size = self._histogram("batch_size", "Rows in a step.", BATCH_SIZE_BUCKETS)
         self.tool_calls = self._counter("tool_calls_total", "Calculator calls, by outcome.", ["outcome"])
-        self.worker_restarts = self._counter("worker_restarts_total", "Recoveries of the engine from a failed step.")
-        self.model_info = self._gauge("model_info", "1 for the model that new requests get.", ["model", "checkpoint"])
-        self._device: torch.device | None = None
-        utilization = self._gauge("gpu_utilization_ratio", "Share of the time in which the GPU computes.")
-        utilization.set_function(lambda: gpu.utilization_ratio(self._device))
-        memory = self._gauge("gpu_memory_used_bytes", "Memory of the GPU that is taken, by whomever.")
-        memory.set_function(lambda: gpu.memory_used_bytes(self._device))
-        room = self._gauge("gpu_memory_total_bytes", "Memory of the GPU.")
-        room.set_function(lambda: gpu.memory_total_bytes(self._device))
+        self.worker_restarts = self._counter(
+            "worker_restarts_total", "Workers started again, and recoveries from a failed step."
+        )
         for reason in FINISHED_REASONS:
             self.request_success.labels(reason)
         for outcome in TOOL_OUTCOMES:
             self.tool_calls.labels(outcome)
-        register_process_metrics(self.registry, home)
-
-    def set_model(self, model: str, checkpoint: str, device: torch.device) -> None:
-        self._device = device
-        self.model_info.clear()
-        self.model_info.labels(model, checkpoint).set(1)
 
     def _gauge(self, name: str, text: str, labels: list[str] | None = None) -> Gauge:
         return Gauge(f"nanochat_{name}", text, labels or [], registry=self.registry)

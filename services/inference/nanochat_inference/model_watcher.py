@@ -1,4 +1,4 @@
-"""Follows the choice of model: loads the wanted checkpoint beside the one in service, hands it over, and reports.
+"""Follows the choice of model: has the workers load the wanted checkpoint beside the one in service, and reports.
 
 A checkpoint that cannot be loaded is refused: the old one keeps answering, the reason is reported, and it is tried
 again later, since somebody may repair it. Loading has a thread of its own: the replica's heartbeat never stops for it.
@@ -16,7 +16,6 @@ from nanochat.checkpoint import manifest
 from nanochat.errors import NanochatError, Unavailable
 from nanochat.jobs.database import Database
 from nanochat.jobs.models import ModelStore
-from nanochat_inference.loaded_model import LoadedModel
 from nanochat_inference.settings import InferenceSettings
 
 log = logging.getLogger(__name__)
@@ -87,18 +86,17 @@ class FixedModel:
 
 
 class ModelWatcher:
-    def __init__(
-        self, source: ModelSource, settings: InferenceSettings, on_loaded: Callable[[LoadedModel], None]
-    ) -> None:
-        """on_loaded is called on the watcher's thread."""
+    def __init__(self, source: ModelSource, settings: InferenceSettings, serve: Callable[[str, Path], None]) -> None:
+        """`serve` is called on the loader's thread, with a reference and where it lies; it returns when every worker
+        serves it, or raises with the old one in service."""
         self._source = source
         self._settings = settings
-        self._on_loaded = on_loaded
+        self._serve = serve
         self._served: str | None = None
         self._error: str | None = None
         self._failed: tuple[str, float] | None = None  # which reference, and when
         self._status = "the choice of model has not been read yet"
-        self._loading: tuple[str, Future[LoadedModel]] | None = None
+        self._loading: tuple[str, Future[None]] | None = None
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self._wake = threading.Event()
         self._is_stopping = False
@@ -150,7 +148,7 @@ class ModelWatcher:
     def _look(self) -> None:
         """Compare what is wanted with what is served, and take the next step towards it."""
         wanted = self._source.wanted()
-        self._take_loaded(wanted)
+        self._take_loaded()
         if wanted is None:
             self._status = (
                 f"no checkpoint has been promoted to {self._settings.model!r}; train one and promote it "
@@ -166,11 +164,11 @@ class ModelWatcher:
             self._loading = wanted, future
             future.add_done_callback(lambda _: self._wake.set())
 
-    def _load(self, reference: str) -> LoadedModel:
-        return LoadedModel.load(self._source.folder(reference), self._settings)
+    def _load(self, reference: str) -> None:
+        self._serve(reference, self._source.folder(reference))
 
-    def _take_loaded(self, wanted: str | None) -> None:
-        """Put a loaded checkpoint into service, unless another one is wanted by now."""
+    def _take_loaded(self) -> None:
+        """See what became of a checkpoint that was to be loaded."""
         if self._loading is None or not self._loading[1].done():
             return
         reference, future = self._loading
@@ -184,8 +182,7 @@ class ModelWatcher:
             self._failed = reference, time.monotonic()
             self._error = message
             self._status = f"checkpoint {reference} could not be loaded: {message}"
-        elif reference == wanted:
-            self._on_loaded(future.result())
+        else:
             self._served, self._error, self._failed = reference, None, None
             log.info("model_served", extra={"checkpoint": reference})
 

@@ -1,12 +1,12 @@
 """HTTP in, events out: POST /v1/generate, GET /v1/info, GET /stats, health and metrics.
 
 An error before the first event is a status with {"error": {"code", "message", "param"}}; after it, an event.
-Torch-free: what answers is service.py, and how events stream is event_stream.py's.
+What answers is service.py, and how events stream is event_stream.py's.
 """
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -16,15 +16,13 @@ from starlette.responses import JSONResponse
 from nanochat.errors import InvalidRequest, TooLarge
 from nanochat.protocol.generate import GenerateRequest, ServedModel
 from nanochat.protocol.jobs import invalid_config
-from nanochat_inference.event_stream import EventStream, first_events, frames, unless_gone
-
-if TYPE_CHECKING:
-    from nanochat_inference.service import InferenceService
+from nanochat_inference.event_stream import EventStream, first_piece, frames, unless_gone
+from nanochat_inference.service import InferenceService
 
 router = APIRouter()
 
 
-def _service(request: Request) -> "InferenceService":
+def _service(request: Request) -> InferenceService:
     service: InferenceService = request.app.state.service
     return service
 
@@ -33,15 +31,15 @@ def _service(request: Request) -> "InferenceService":
 async def generate(request: Request) -> Response:
     service = _service(request)
     deadline = asyncio.get_running_loop().time() + service.settings.deadline_s
-    asked = _parsed(await _body(request, service.settings.max_body_bytes))
-    submitted = await service.submit(asked)
-    cancel = partial(service.cancel, submitted)
+    body = await _body(request, service.settings.max_body_bytes)
+    flight = service.submit(_parsed(body), body)
+    cancel = partial(service.cancel, flight)
     try:
-        first = await unless_gone(request, first_events(submitted.events, deadline))
+        first = await unless_gone(request, first_piece(flight, deadline))
     except BaseException:
         cancel()
         raise
-    return EventStream(frames(first, submitted.events, deadline), on_close=cancel)
+    return EventStream(frames(first, flight, deadline), on_close=cancel)
 
 
 @router.get("/v1/info")
@@ -68,7 +66,8 @@ async def ready(request: Request) -> Response:
 
 @router.get("/metrics")
 async def metrics(request: Request) -> Response:
-    return Response(generate_latest(_service(request).metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    registry = await _service(request).measured()
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
 async def _body(request: Request, limit: int) -> bytes:

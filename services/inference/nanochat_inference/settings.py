@@ -25,21 +25,32 @@ class InferenceSettings(BaseSettings):
     precision: Literal["auto", "int8", "fp32", "bf16", "fp16"] = Field(
         default="auto", description="auto: int8 on a CPU where that costs a model at most 0.5% in bits per byte."
     )
-    num_threads: int = Field(default=0, ge=0, description="Threads of a matrix product; 0: the usable cores.")
+    workers: int = Field(
+        default=0, ge=0, le=64, description="Processes with a model each, devices in turn; 0: one a GPU, else one."
+    )
+    num_threads: int = Field(
+        default=0, ge=0, description="Threads of a matrix product, of all workers together; 0: the usable cores."
+    )
     openmp_wait_policy: Literal["passive", "active"] = Field(
         default="passive", description="Whether idle threads sleep, or spin: faster on cores that nobody else wants."
     )
 
-    max_running: int = Field(default=8, ge=1, le=1024, description="Choices generated at once: slots of the cache.")
+    max_running: int = Field(default=8, ge=1, le=1024, description="Choices that a worker generates at once.")
     max_waiting: int = Field(default=64, ge=0, description="Choices that wait for a slot; more are refused with 503.")
+    max_waiting_tokens: int = Field(
+        default=65536, ge=0, description="Of requests without a first token, about; more are refused. 0: no bound."
+    )
     max_step_tokens: int = Field(
         default=1024, ge=64, description="Computed in one step; where rows wait for their next token, far fewer."
     )
     prefix_cache_mib: int = Field(
-        default=512, ge=0, description="Memory for beginnings of prompts that may come again; 0: off."
+        default=512, ge=0, description="A worker's memory for beginnings of prompts that may come again; 0: off."
     )
     max_body_bytes: int = Field(default=8 * 2**20, ge=1024)
     deadline_s: float = Field(default=600.0, gt=0, description="From a request's arrival to its last token.")
+    worker_timeout_s: float = Field(
+        default=30.0, gt=0, description="A worker that is silent or makes no step for so long is killed."
+    )
     drain_timeout_s: float = Field(default=30.0, ge=0, description="For running requests, after SIGTERM.")
     poll_interval_s: float = Field(default=1.0, gt=0, description="Between looks at the choice of model, and beats.")
     reload_interval_s: float = Field(default=10.0, gt=0, description="Before a checkpoint that failed is tried again.")

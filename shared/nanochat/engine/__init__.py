@@ -13,6 +13,7 @@ sequence.py          one row's life: prompt, sampled and forced tokens, tool cal
 slots.py             which sequence sits in which slot of the cache
 plan.py              how many tokens of each row are computed in a step; pace.py how many of all
 backend.py           what computes it: native_backend.py, torch_backend.py
+decode_graphs.py     decoding on CUDA as a recording
 prefix_cache.py      beginnings of prompts that were computed before
 quality.py           what int8 weights cost a model
 step.py              one step of the model over rows in cache slots

@@ -1,4 +1,7 @@
-"""A step by torch: GPT and its cache on any device. Prompts are padded to like length; decoding rows are a batch."""
+"""A step by torch: GPT and its cache on any device. Prompts are padded to like length; decoding rows are a batch.
+
+On CUDA that batch is a recording (decode_graphs.py).
+"""
 
 from collections.abc import Sequence
 
@@ -6,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nanochat.engine.backend import BLOCK_TOKENS, BlockStore, Chunk
+from nanochat.engine.decode_graphs import DecodeGraphs, Record, record_on_cuda
 from nanochat.model.gpt import GPT
 from nanochat.model.kv_cache import KVCache
 
@@ -17,11 +21,16 @@ class TorchBackend:
     max_chunk = MAX_PREFILL_TOKENS
     num_torch_threads: int | None = None
 
-    def __init__(self, model: GPT, *, num_slots: int, max_len: int) -> None:
+    def __init__(self, model: GPT, *, num_slots: int, max_len: int, record: Record | None = None) -> None:
+        """`record` stands in for CUDA's graphs on other devices."""
         self.num_slots, self.max_len = num_slots, max_len
         self.weights = str(model.compute_dtype).removeprefix("torch.")
         self._model = model
-        self._cache = KVCache(model.config, num_slots, max_len, model.device, model.compute_dtype)
+        uses_graphs = model.device.type == "cuda" or record is not None
+        # One slot more for the graphs' filling rows.
+        num_rows = num_slots + 1 if uses_graphs else num_slots
+        self._cache = KVCache(model.config, num_rows, max_len, model.device, model.compute_dtype)
+        self._graphs = DecodeGraphs(model, self._cache, record or record_on_cuda) if uses_graphs else None
         # Slots whose newest embedding is not that of their last token: what was restored came without it.
         self._stale: set[int] = set()
 
@@ -30,7 +39,7 @@ class TorchBackend:
         self._place(chunks)
         logits: list[Tensor | None] = [None] * len(chunks)
         for group in _groups(chunks):
-            found = self._forward([chunks[i] for i in group], all_logits=False)
+            found = self._last_logits([chunks[i] for i in group])
             for i, row in zip(group, found, strict=True):
                 logits[i] = row
         return torch.stack([row for row in logits if row is not None])  # (B, V)
@@ -65,6 +74,11 @@ class TorchBackend:
             has_one = torch.tensor([[chunk.previous_id >= 0] for chunk in stale], device=self._model.device)
             self._cache.last_embedding[slots] = self._model.embed_tokens(previous)[:, 0] * has_one
             self._stale.difference_update(chunk.slot for chunk in stale)
+
+    def _last_logits(self, chunks: Sequence[Chunk]) -> Tensor:
+        if self._graphs is not None and all(len(chunk.token_ids) == 1 for chunk in chunks):
+            return self._graphs.run(chunks)
+        return self._forward(chunks, all_logits=False)
 
     def _forward(self, chunks: Sequence[Chunk], *, all_logits: bool) -> Tensor:
         num_new = [len(chunk.token_ids) for chunk in chunks]

@@ -14,12 +14,15 @@ from torch import Tensor, nn
 from nanochat.config import GPTConfig
 from nanochat.errors import ContextTooLong
 from nanochat.model.attention import causal_attention
+from nanochat.model.decode_step import DecodeStep
 from nanochat.model.kv_cache import KVCache
 from nanochat.model.precision import embedding_dtype
 from nanochat.model.ragged import RaggedStep
 from nanochat.model.rotary import apply_rotary, rotary_table
 
 IGNORE_INDEX = -1
+# How rows continue a cache: of any length, or a token each.
+CachedStep = RaggedStep | DecodeStep
 
 
 def rms_norm(x: Tensor) -> Tensor:
@@ -80,7 +83,7 @@ class Attention(nn.Module):
             self.value_gate = Linear(config.value_gate_channels, config.n_kv_head)
             self.value_embedding = Embedding(config.padded_vocab_size, kv_width, compute_dtype)
 
-    def forward(self, h: Tensor, token_ids: Tensor, rotation: Rotation, step: RaggedStep | None) -> Tensor:
+    def forward(self, h: Tensor, token_ids: Tensor, rotation: Rotation, step: CachedStep | None) -> Tensor:
         """h (B, T, C), normed -> (B, T, C). Rows begin at position 0, or continue a cache where a step is given."""
         B, T, C = h.shape
         q = self.query(h).view(B, T, -1, self.head_dim)  # (B, T, C) -> (B, T, H, D)
@@ -124,7 +127,7 @@ class Block(nn.Module):
         self.attention = Attention(config, layer, compute_dtype)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, token_ids: Tensor, rotation: Rotation, step: RaggedStep | None) -> Tensor:
+    def forward(self, x: Tensor, token_ids: Tensor, rotation: Rotation, step: CachedStep | None) -> Tensor:
         x = x + self.attention(rms_norm(x), token_ids, rotation, step)
         y: Tensor = x + self.mlp(rms_norm(x))
         return y
@@ -196,12 +199,20 @@ class GPT(nn.Module):
         ContextTooLong, before anything is stored, where a slot would grow past the cache's max_len.
         """
         step = RaggedStep(cache, slots, num_new, token_ids.size(1), token_ids.device)
+        x = self._run_step(token_ids, step)
+        step.finish()
+        return self._logits(x if all_logits else step.last(x))
+
+    @torch.inference_mode()
+    def decode(self, token_ids: Tensor, step: DecodeStep) -> Tensor:
+        """One token a row, token_ids (B, 1) -> logits (B, V) float32. The cache's lengths are the caller's to count."""
+        return self._logits(step.last(self._run_step(token_ids, step)))
+
+    def _run_step(self, token_ids: Tensor, step: CachedStep) -> Tensor:
         e = self.embed_tokens(token_ids)
         previous = step.shift_embeddings(e)
         rotation = Rotation(self.cos[step.positions], self.sin[step.positions])
-        x = self._run_blocks(token_ids, self._smear(e, previous), rotation, step)
-        step.finish()
-        return self._logits(x if all_logits else step.last(x))
+        return self._run_blocks(token_ids, self._smear(e, previous), rotation, step)
 
     def embed_tokens(self, token_ids: Tensor) -> Tensor:
         """Normed embeddings before smear, (B, T) -> (B, T, C) in the compute dtype."""
@@ -214,7 +225,7 @@ class GPT(nn.Module):
         gate = torch.sigmoid(self.smear_gate(e[..., : self.config.smear_channels]))
         return e + self.smear_lambda.to(e.dtype) * gate * previous
 
-    def _run_blocks(self, token_ids: Tensor, x0: Tensor, rotation: Rotation, step: RaggedStep | None) -> Tensor:
+    def _run_blocks(self, token_ids: Tensor, x0: Tensor, rotation: Rotation, step: CachedStep | None) -> Tensor:
         x, middle = x0, x0
         for i, block in enumerate(self.blocks):
             x = self.resid_lambdas[i] * x + self.x0_lambdas[i] * x0

@@ -2,8 +2,10 @@
 
 import json
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,19 @@ class Server:
 
     def stream(self, **body: Any) -> "Stream":
         return Stream(self.url, {"model": "nanochat", "temperature": 0, **body})
+
+    def post_later(self, **body: Any) -> "Future[httpx.Response]":
+        """A request on a thread of its own, which may wait for its turn."""
+        answer: Future[httpx.Response] = Future()
+
+        def ask() -> None:
+            try:
+                answer.set_result(self.post(**body))
+            except httpx.HTTPError as exc:
+                answer.set_exception(exc)
+
+        threading.Thread(target=ask, daemon=True).start()
+        return answer
 
     def metric(self, name: str) -> float:
         """The value of a series, such as nanochat_batch_size_count."""

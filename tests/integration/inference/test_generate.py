@@ -269,3 +269,33 @@ def test_counters_count_tokens_and_ends(server: Server) -> None:
     events_of(server.post(prompt="ab", max_tokens=7, n=2))
     after = [server.metric(f"nanochat_{name}") for name in names]
     assert [b - a for a, b in zip(before, after, strict=True)] == [3, 14, 2]
+
+
+@pytest.mark.parametrize(
+    ("response_format", "expected"),
+    [
+        ({"type": "choice", "choices": ["no", "bad"]}, "bad"),  # b is what it says after a, and then d alone may come
+        ({"type": "regex", "regex": "[a-c]{4}!"}, "baba!"),
+    ],
+)
+def test_a_response_format_is_kept_and_ends_the_answer(
+    server: Server, response_format: dict[str, object], expected: str
+) -> None:
+    events = events_of(server.post(prompt="a", response_format=response_format, temperature=0))
+    assert text_of(events) == expected
+    assert any(isinstance(event, Finished) and event.finish_reason == "stop" for event in events)
+
+
+def test_a_response_format_that_is_no_grammar_is_refused_before_a_slot_is_taken(server: Server) -> None:
+    refused = server.post(prompt="a", response_format={"type": "regex", "regex": "(["})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "response_format")
+
+
+def test_a_prompt_that_comes_again_is_found_and_counted(server: Server) -> None:
+    prompt = "once upon a time there was a model that repeated itself "
+    first, second = (events_of(server.post(prompt=prompt, max_tokens=2, temperature=0)) for _ in range(2))
+    assert isinstance(first[0], Started) and isinstance(second[0], Started)
+    assert (first[0].cached_tokens, second[0].cached_tokens) == (0, 48)  # whole blocks of 16
+    assert isinstance(second[-1], Done) and second[-1].cached_tokens == 48
+    assert text_of(first) == text_of(second)
+    assert server.metric("nanochat_prefix_cache_hits_total") >= 48

@@ -22,7 +22,7 @@ from nanochat_inference.loaded_model import LoadedModel
 from nanochat_inference.metrics import Metrics
 from nanochat_inference.settings import InferenceSettings
 from tests.integration.inference.chain_model import ABAB, TOKENIZER, chain_model
-from tests.integration.inference.server import text_of
+from tests.integration.inference.server import text_of, until
 
 NUM_SLOTS = 3
 Start = Callable[..., Runner]
@@ -156,6 +156,7 @@ async def test_a_row_that_waits_for_the_calculator_lets_the_others_go_on(start: 
     runner.submit(other, loaded)
     assert text_of(await _all_events(other)) == "ba" * 25
     assert not calling.is_finished
+    until(lambda: runner.is_waiting, "it waits, and does not hang")
     calculator.may_answer.set()
     assert text_of(await _all_events(calling)) == "6*7=42\n!"
 

@@ -42,11 +42,23 @@ def model() -> GPT:
     return model.requires_grad_(False).eval()
 
 
-@pytest.fixture(params=["kernels", "torch"])
+def replayed(compute: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, Callable[[], None]]:
+    """What a CUDA graph does, on a CPU: the same computation again, its result in the same place."""
+    compute()
+    result = compute().clone()
+
+    def replay() -> None:
+        result.copy_(compute())
+
+    return result, replay
+
+
+@pytest.fixture(params=["kernels", "torch", "graphs"])
 def make_backend(request: pytest.FixtureRequest, model: GPT) -> Callable[..., Backend]:
     def make_backend(*, num_slots: int = 16, max_len: int = CONFIG.sequence_len) -> Backend:
-        if request.param == "torch":
-            return TorchBackend(model, num_slots=num_slots, max_len=max_len)
+        if request.param != "kernels":
+            record = replayed if request.param == "graphs" else None
+            return TorchBackend(model, num_slots=num_slots, max_len=max_len, record=record)
         return NativeBackend(model, num_slots=num_slots, max_len=max_len, weights="fp32")
 
     return make_backend

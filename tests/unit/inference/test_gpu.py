@@ -3,9 +3,9 @@
 import pynvml  # type: ignore[import-untyped]
 import pytest
 import torch
+from prometheus_client import CollectorRegistry
 
 from nanochat_inference import gpu
-from nanochat_inference.metrics import Metrics
 
 CUDA = torch.device("cuda", 1)
 
@@ -20,21 +20,20 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 def values(device: torch.device | None) -> tuple[float | None, ...]:
     """Utilization, memory taken, memory in all."""
-    metrics = Metrics()
-    if device is not None:
-        metrics.set_model("nanochat", "nano/sft/step_000001", device)
+    registry = CollectorRegistry()
+    gpu.register_metrics(registry, device)
     names = ("utilization_ratio", "memory_used_bytes", "memory_total_bytes")
-    return tuple(metrics.registry.get_sample_value(f"nanochat_gpu_{name}") for name in names)
+    return tuple(registry.get_sample_value(f"nanochat_gpu_{name}") for name in names)
 
 
 @pytest.mark.usefixtures("driver")
-def test_the_gauges_tell_of_the_device_that_the_model_is_on() -> None:
+def test_the_gauges_tell_of_the_device_that_the_worker_has() -> None:
     assert values(CUDA) == (0.25, 70.0, 100.0)
 
 
 @pytest.mark.usefixtures("driver")
 @pytest.mark.parametrize("device", [None, torch.device("cpu")])
-def test_without_a_model_on_a_gpu_they_are_zero(device: torch.device | None) -> None:
+def test_without_a_gpu_they_are_zero(device: torch.device | None) -> None:
     assert values(device) == (0.0, 0.0, 0.0)
 
 

@@ -1,5 +1,6 @@
 """The watcher outlives whatever its source raises, and says what is missing."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,6 @@ from sqlalchemy.exc import ProgrammingError
 from nanochat.errors import NotFound, Unavailable
 from nanochat.jobs.database import Database
 from nanochat.settings import CommonSettings
-from nanochat_inference.loaded_model import LoadedModel
 from nanochat_inference.model_watcher import FixedModel, ModelSource, ModelWatcher, PromotedModel
 from nanochat_inference.service import InferenceService
 from nanochat_inference.settings import InferenceSettings
@@ -53,10 +53,10 @@ def settings(home: Path) -> InferenceSettings:
 
 @contextmanager
 def watching(source: ModelSource, settings: InferenceSettings) -> Iterator[ModelWatcher]:
-    def on_loaded(_: LoadedModel) -> None:
+    def serve(reference: str, folder: Path) -> None:
         raise AssertionError
 
-    watcher = ModelWatcher(source, settings, on_loaded)
+    watcher = ModelWatcher(source, settings, serve)
     watcher.start()
     try:
         yield watcher
@@ -113,13 +113,13 @@ def test_why_a_checkpoint_was_refused_is_said_while_it_is_tried_again(settings: 
             source.let_go.set()
 
 
-def test_a_replica_whose_watcher_is_dead_is_not_ready(settings: InferenceSettings) -> None:
-    service = InferenceService(settings)
+async def test_a_replica_whose_watcher_is_dead_is_not_ready(settings: InferenceSettings) -> None:
+    service = InferenceService(settings, ["cpu"])
     service.start()
     try:
         reason = "the thread that follows the choice of model is not running"
         assert reason not in service.unready_reasons()
-        service._watcher.stop()
+        await asyncio.to_thread(service._watcher.stop)
         assert reason in service.unready_reasons()
     finally:
-        service.stop()
+        await service.stop()

@@ -1,4 +1,4 @@
-"""A request on its way: its choices as sequences, and a queue that takes events from the engine's thread to its client.
+"""A request on its way: its choices as sequences, and what takes its events from the engine's thread to its client.
 
 Torch-free. Once submitted, everything here but `events` belongs to the engine's thread.
 """
@@ -7,9 +7,17 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Sequence as Seq
+from typing import Protocol
 
 from nanochat.engine.sequence import Sequence
 from nanochat.protocol.generate import GenerateEvent, TokenLogprob
+
+
+class TakesEvents(Protocol):
+    """In a worker, pool/outbox.py."""
+
+    def put(self, events: Seq[GenerateEvent]) -> None:
+        """On the engine's thread: returns at once. Never an empty list; Done or GenerateError comes last."""
 
 
 class EventQueue:
@@ -32,7 +40,7 @@ class EventQueue:
 class Request:
     """Times are of time.monotonic(). Equal only to itself."""
 
-    def __init__(self, sequences: list[Sequence], events: EventQueue, *, wants_prompt_logprobs: bool = False) -> None:
+    def __init__(self, sequences: list[Sequence], events: TakesEvents, *, wants_prompt_logprobs: bool = False) -> None:
         self.sequences = sequences
         self.events = events
         self.wants_prompt_logprobs = wants_prompt_logprobs

@@ -39,11 +39,17 @@ class Runner:
         max_waiting: int,
         num_threads: int,
         call_timeout_s: float = 5.0,
+        on_step: Callable[[], None] = lambda: None,
     ) -> None:
+        """on_step is called on the engine's thread whenever a step has been told."""
         self._metrics = metrics
         self._model_name = model_name
         self._capacity = max_running + max_waiting
         self._num_threads = num_threads
+        self._on_step = on_step
+        self._num_steps = 0
+        self._num_failures = 0
+        self._is_waiting = False
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._models: list[LoadedModel] = []  # the last one gets the new requests
         self._last_token_at: dict[Row, float] = {}
@@ -74,9 +80,28 @@ class Runner:
         """Choices that were accepted and have not ended."""
         return self._num_open
 
+    @property
+    def num_steps(self) -> int:
+        """Grows while there is work that can go on: what is seen from outside of a thread that hangs."""
+        return self._num_steps
+
+    @property
+    def is_waiting(self) -> bool:
+        """No row can run: there is none, or others are still at work on them."""
+        return self._is_waiting
+
+    @property
+    def num_failures(self) -> int:
+        """Steps that have failed since the last one that did not."""
+        return self._num_failures
+
+    @property
+    def num_models(self) -> int:
+        return len(self._models)
+
     def use(self, loaded: LoadedModel) -> None:
         """Make this the newest model. Older ones end what they have begun and are then freed."""
-        self._commands.put(partial(self._models.append, loaded))
+        self._commands.put(partial(self._use, loaded))
 
     def submit(self, request: Request, loaded: LoadedModel) -> None:
         """Queue a request for a model that use() was called with. Raises Unavailable where the queue is full."""
@@ -103,31 +128,43 @@ class Runner:
     # On the engine's thread.
 
     def _run(self) -> None:
-        torch.set_num_threads(self._num_threads)
         while not self._is_stopping:
             try:
                 self._take_commands()
                 for loaded in self._models:
                     if loaded.scheduler.can_run:
                         self._advance(loaded)
+                        self._num_failures = 0
+                self._num_steps += 1
                 self._free_old_models()
                 self._measure()
+                self._on_step()
             except Exception:
                 log.exception("step_failed")
+                self._num_failures += 1
                 self._metrics.worker_restarts.inc()
                 self._abort_all(GenerateError(code="internal_error", message="the model failed on this batch."))
+        self._on_step()
 
     def _take_commands(self) -> None:
         """Run what others have asked for; sleep until they do where no row can run."""
         if not any(loaded.scheduler.can_run for loaded in self._models):
             self._measure()
-            self._commands.get()()
+            self._on_step()
+            self._is_waiting = True
+            command = self._commands.get()
+            self._is_waiting = False
+            command()
         while True:
             try:
                 command = self._commands.get_nowait()
             except queue.Empty:
                 return
             command()
+
+    def _use(self, loaded: LoadedModel) -> None:
+        torch.set_num_threads(loaded.backend.num_torch_threads or self._num_threads)
+        self._models.append(loaded)
 
     def _stop(self) -> None:
         self._is_stopping = True

@@ -1,0 +1,94 @@
+"""A step of one token a row with fixed shapes computes what whole rows do, beside rows that fill it up."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from nanochat.config import GPTConfig
+from nanochat.engine.backend import Chunk
+from nanochat.engine.decode_graphs import DecodeGraphs
+from nanochat.model import decode_step
+from nanochat.model.gpt import GPT
+from nanochat.model.kv_cache import KVCache
+
+CONFIG = GPTConfig(sequence_len=200, vocab_size=70, n_layer=3, n_head=4, n_kv_head=2, n_embd=32, window_pattern="SL")
+TOLERANCE = {"rtol": 0.0, "atol": 2e-5}
+
+
+@pytest.fixture(scope="module")
+def model(random_model: Callable[[GPTConfig], GPT]) -> GPT:
+    return random_model(CONFIG).requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def tokens() -> Tensor:
+    return torch.randint(CONFIG.vocab_size, (5, CONFIG.sequence_len), generator=torch.Generator().manual_seed(3))
+
+
+def again(compute: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
+    """A recording on a CPU."""
+    result = compute().clone()
+
+    def replay() -> None:
+        result.copy_(compute())
+
+    return result, replay
+
+
+def attend_as_flash_attn_does(q: Tensor, k_cache: Tensor, v_cache: Tensor, **options: Any) -> Tensor:
+    """flash_attn_with_kvcache as its documentation has it, row by row and in float64."""
+    assert options.keys() == {"cache_seqlens", "cache_batch_idx", "softmax_scale", "causal", "window_size"}
+    lengths, slots = options["cache_seqlens"], options["cache_batch_idx"]
+    assert lengths.dtype == slots.dtype == torch.int32
+    assert options["causal"] and options["window_size"][1] == 0
+    out = torch.empty_like(q)
+    group = q.size(2) // k_cache.size(2)
+    for row, (length, slot) in enumerate(zip(lengths.tolist(), slots.tolist(), strict=True)):
+        first = max(0, length - 1 - options["window_size"][0])
+        keys = k_cache[slot, first:length].double().repeat_interleave(group, dim=1)  # (S, H, D)
+        values = v_cache[slot, first:length].double().repeat_interleave(group, dim=1)
+        weights = torch.einsum("hd,shd->hs", q[row, 0].double(), keys).mul(options["softmax_scale"]).softmax(-1)
+        out[row, 0] = torch.einsum("hs,shd->hd", weights, values).to(q.dtype)
+    return out
+
+
+@pytest.mark.parametrize("with_flash", [False, True])
+def test_decoding_by_recordings_equals_whole_rows(
+    model: GPT, tokens: Tensor, with_flash: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of different lengths, some beyond the window, in numbers that do not fill a recording; one is new."""
+    if with_flash:
+        monkeypatch.setattr(decode_step, "flash_attn_with_kvcache", attend_as_flash_attn_does)
+        monkeypatch.setattr(decode_step, "_suits_flash", lambda keys: True)
+    whole = model(tokens)
+    cache = KVCache(CONFIG, 6, CONFIG.sequence_len)
+    starts = [3, 140, 0, 1, 60]
+    for row, start in enumerate(starts):
+        if start:
+            model.forward_cached(tokens[row : row + 1, :start], cache, torch.tensor([row]), torch.tensor([start]))
+    graphs = DecodeGraphs(model, cache, again)
+    for rows in ([0, 1, 2, 3, 4], [4, 1, 0], [2], [0, 1, 2, 3, 4], [3, 2]):
+        chunks = [
+            Chunk(row, starts[row], [int(tokens[row, starts[row]])], int(tokens[row, starts[row] - 1])) for row in rows
+        ]
+        found = graphs.run(chunks)
+        for at, row in enumerate(rows):
+            torch.testing.assert_close(found[at], whole[row, starts[row]], **TOLERANCE)
+            starts[row] += 1
+    assert cache.lengths[:5].tolist() == starts
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_on_cuda_recordings_are_graphs(model: GPT, tokens: Tensor) -> None:
+    on_gpu = GPT(CONFIG, torch.bfloat16).cuda()
+    on_gpu.load_state_dict(model.state_dict())
+    cache = KVCache(CONFIG, 3, CONFIG.sequence_len, "cuda", torch.bfloat16)
+    graphs, previous = DecodeGraphs(on_gpu, cache), -1
+    for position in range(20):
+        chunks = [Chunk(row, position, [int(tokens[row, position])], previous) for row in range(2)]
+        found = graphs.run(chunks).float().cpu()
+        expected = on_gpu(tokens[:2, : position + 1].cuda())[:, -1].float().cpu()
+        torch.testing.assert_close(found, expected, rtol=0.0, atol=0.3)
