@@ -20,7 +20,7 @@ def test_a_deadline_ends_a_running_answer_with_an_error_event(serve: Serve) -> N
 
 def test_sigterm_lets_running_requests_end_and_refuses_new_ones(serve: Serve) -> None:
     server = serve()
-    with server.stream(prompt="a", max_tokens=1500) as running:
+    with server.stream(prompt="a", max_tokens=8000) as running:
         running.start()
         server.process.send_signal(signal.SIGTERM)
         server.until(lambda: server.get("/health/ready").status_code == 503, "it drains")
@@ -29,7 +29,7 @@ def test_sigterm_lets_running_requests_end_and_refuses_new_ones(serve: Serve) ->
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "unavailable")
         assert "retry-after" in refused.headers
         assert server.process.poll() is None
-        assert list(running)[-1] == Done(prompt_tokens=2, completion_tokens=1500)
+        assert list(running)[-1] == Done(prompt_tokens=2, completion_tokens=8000)
     assert server.process.wait(20) == 0
     assert server.models.live_replicas("nanochat") == [], "it has taken itself off"
 
