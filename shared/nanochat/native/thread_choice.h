@@ -23,17 +23,17 @@ class ThreadChoice {
   // For a step of M tokens. observe() is to follow.
   int choose(int M) {
     Size& size = sizes_[index(M)];
-    const int num = static_cast<int>(counts_.size());
-    const int step = size.num_steps++;
-    if (step < kFirstTries * num) {  // each a few times at the start, the most first
+    const int num = static_cast<int>(counts_.size()), step = size.num_steps++;
+    // All threads first; where that is over in no time, fewer are tried at once, else only now and then.
+    if (step < kFirstTries || (step < kFirstTries * num && size.is_short)) {
       size.current = num - 1 - step / kFirstTries;
       return counts_[size.current];
     }
-    size.current = 0;
-    for (int i = 1; i < num; ++i)
-      if (size.seconds[i] < size.seconds[size.current]) size.current = i;
+    size.current = num - 1;
+    for (int i = 0; i < num; ++i)
+      if (size.seconds[i] > 0.0 && size.seconds[i] < size.seconds[size.current]) size.current = i;
     if (step % kPeriod == 0) {
-      const int neighbour = size.current + (step / kPeriod % 2 ? 1 : -1);
+      const int neighbour = size.current + (step / kPeriod % 2 ? -1 : 1);
       if (neighbour >= 0 && neighbour < num) size.current = neighbour;
     }
     return counts_[size.current];
@@ -50,15 +50,17 @@ class ThreadChoice {
     } else {
       mean += kNewest * (std::min(each, 4 * mean) - mean);  // one time far off the others is an accident, many are news
     }
+    if (size.num_steps == kFirstTries) size.is_short = mean * M < kShort_s;
   }
 
  private:
   static constexpr int kFirstTries = 3, kPeriod = 64;
-  static constexpr double kNewest = 0.25;
+  static constexpr double kNewest = 0.25, kShort_s = 0.001;
 
   struct Size {
     std::vector<double> seconds;  // a token, for each count
     int num_steps = 0, current = 0;
+    bool is_short = false;  // with all threads
   };
 
   static int index(int M) { return std::bit_width(static_cast<unsigned>(M)) - 1; }
