@@ -36,6 +36,7 @@ class Curves(Strict):
     """`latency_s`: what a first token takes beside the engine's own step: HTTP, gateway, queues between threads.
 
     `request_s`: what each request takes from the engine besides its prompt, where they share cores and an interpreter.
+    `gateway_token_s`: what a token of an answer takes of a core in the gateway, with its request's share; 0: unknown.
     """
 
     format: Literal[1] = 1
@@ -48,6 +49,7 @@ class Curves(Strict):
     max_waiting: int = Field(ge=0)
     latency_s: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     request_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    gateway_token_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     decode: Annotated[list[DecodePoint], Field(min_length=1)]
     prefill: Annotated[list[PrefillPoint], Field(min_length=1)]
 

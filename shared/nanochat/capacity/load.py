@@ -4,8 +4,12 @@ Prompts are random token ids, which have the length that was asked for in any to
 answers from ending early. How long they became is in the outcome. One request's course is bench/serving/client.py's.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
+
+from prometheus_client.parser import text_string_to_metric_families
 
 from nanochat.bench.serving.arrivals import Arrival
 from nanochat.bench.serving.client import Answer, Dialect, Server, draw
@@ -39,6 +43,8 @@ class Gateway:
         self.url = url
         self._server = Server(url, key=key)
         self._service: Service | None = None
+        # No two prompts of this or of an earlier run begin alike: a replica finds again what it has seen.
+        self._seeds = (f"{id(self)} {time.time_ns()} {number}" for number in count())
 
     async def __aenter__(self) -> "Gateway":
         return self
@@ -65,13 +71,20 @@ class Gateway:
             )
         return self._service
 
-    async def replay(self, arrivals: Sequence[Arrival], *, seed: int = 0) -> Run:
+    async def cpu_s(self) -> float | None:
+        """CPU seconds that the gateway's process has used; None where it does not tell (systems other than Linux)."""
+        for family in text_string_to_metric_families(await self._server.get_text("/metrics")):
+            if family.name == "process_cpu_seconds":
+                return float(family.samples[0].value)
+        return None
+
+    async def replay(self, arrivals: Sequence[Arrival]) -> Run:
         """Send each request at its time, from now on; wait for all answers."""
         await self.service()
         outcomes: dict[int, Outcome] = {}
 
         async def ask(number: int) -> Answer:
-            answer = await self._ask(arrivals[number], seed=1_000_003 * seed + number)
+            answer = await self._ask(arrivals[number])
             outcomes[number] = _outcome(arrivals[number], answer)
             return answer
 
@@ -79,14 +92,14 @@ class Gateway:
         found = [outcomes[number] for number in range(len(arrivals))]
         return Run(outcomes=found, busy_ratio=float("nan"), duration_s=run.duration_s)
 
-    async def ask(self, arrival: Arrival, *, seed: int) -> Outcome:
+    async def ask(self, arrival: Arrival) -> Outcome:
         """One request now. One that fails has no first token."""
-        return _outcome(arrival, await self._ask(arrival, seed=seed))
+        return _outcome(arrival, await self._ask(arrival))
 
-    async def _ask(self, arrival: Arrival, *, seed: int) -> Answer:
+    async def _ask(self, arrival: Arrival) -> Answer:
         service = await self.service()
         dialect = Dialect(num_ids=service.vocab_size - _NUM_SPECIAL_TOKENS, temperature=_TEMPERATURE)
-        prompt = draw(dialect, arrival.prompt_tokens, seed=seed)
+        prompt = draw(dialect, arrival.prompt_tokens, seed=next(self._seeds))
         return await self._server.ask(dialect, prompt, max_tokens=arrival.answer_tokens)
 
 

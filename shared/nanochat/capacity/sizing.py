@@ -1,5 +1,6 @@
 """The target, and the fewest replicas that hold it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,6 +9,9 @@ from nanochat.bench.serving.figures import percentile
 from nanochat.capacity.curves import Curves
 from nanochat.capacity.simulator import Run, simulate
 from nanochat.errors import InvalidConfig
+
+# A single server with random arrivals queues 1 / (1 - load) times as long as it serves.
+_GATEWAY_LOAD = 0.6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +62,16 @@ def figures(run: Run, num_replicas: int) -> Figures:
         output_tokens_per_second=sum(outcome.num_tokens for outcome in run.outcomes) / run.duration_s,
         busy_ratio=run.busy_ratio,
     )
+
+
+def gateways(curves: Curves, tokens_per_second: float) -> int | None:
+    """How many gateways so many tokens take, each a process on one core; None where its cost is not known.
+
+    The simulation is of replicas alone: with fewer gateways than this, requests wait in them.
+    """
+    if not curves.gateway_token_s:
+        return None
+    return max(1, math.ceil(tokens_per_second * curves.gateway_token_s / _GATEWAY_LOAD))
 
 
 def size(curves: Curves, arrivals: Sequence[Arrival], target: Target, max_replicas: int) -> list[Figures]:

@@ -15,7 +15,7 @@ from nanochat.capacity.curves import Curves
 from nanochat.capacity.load import Gateway, as_they_became
 from nanochat.capacity.measure import measure
 from nanochat.capacity.simulator import simulate
-from nanochat.capacity.sizing import Figures, Target, figures, size
+from nanochat.capacity.sizing import Figures, Target, figures, gateways, size
 from nanochat.cli.client import DEFAULT_URL
 from nanochat.cli.settings import CliSettings
 from nanochat.cli.state import StackState
@@ -71,7 +71,7 @@ def capacity(
     )
     target = Target(ttft_s=ttft, tokens_per_second=speed)
     if check:
-        _check(known, arrivals, url, seed, output)
+        _check(known, arrivals, url, output)
         return
     tried = size(known, arrivals, target, max_replicas)
     enough = next((one.num_replicas for one in tried if one.holds(target)), None)
@@ -84,15 +84,25 @@ def capacity(
         say(f"{max_replicas} replicas do not hold {wanted}.")
         raise typer.Exit(1)
     say(f"{enough} replica{'s'[: enough > 1]} hold{'s'[: enough == 1]} {wanted}.")
+    say(_of_gateways(known, arrivals))
 
 
-def _check(known: Curves, arrivals: Sequence[Arrival], url: str, seed: int, output: Path | None) -> None:
+def _of_gateways(known: Curves, arrivals: Sequence[Arrival]) -> str:
+    num_tokens = sum(arrival.answer_tokens for arrival in arrivals)
+    tokens_per_second = num_tokens / max(arrivals[-1].time_s, 1e-9)
+    needed = gateways(known, tokens_per_second)
+    if needed is None:
+        return "What a gateway bears is not in these curves: watch its CPU, and run two beyond 2,000 tokens/s."
+    return f"{needed} gateway{'s'[: needed > 1]} of one core each for {tokens_per_second:.0f} tokens/s of answers."
+
+
+def _check(known: Curves, arrivals: Sequence[Arrival], url: str, output: Path | None) -> None:
     """The real thing beside the simulation of what it was asked."""
 
     async def run() -> tuple[Figures, Figures]:
         async with _gateway(url) as gateway:
             num_replicas = (await gateway.service()).num_replicas
-            real = await gateway.replay(arrivals, seed=seed)
+            real = await gateway.replay(arrivals)
         simulated = simulate(known, as_they_became(real), num_replicas)
         return figures(real, num_replicas), figures(simulated, num_replicas)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from nanochat.bench.serving.arrivals import Pattern
-from nanochat.capacity.sizing import Target, size
+from nanochat.capacity.sizing import Target, gateways, size
 from nanochat.errors import InvalidConfig
 
 from .curves_for_tests import curves
@@ -44,3 +44,12 @@ def test_a_refused_request_counts_as_a_first_token_that_never_came() -> None:
 def test_what_is_no_target_is_refused(values: dict[str, float]) -> None:
     with pytest.raises(InvalidConfig, match="is no target"):
         Target(**values)
+
+
+def test_gateways_are_as_many_as_their_cores_bear() -> None:
+    measured = curves(gateway_token_s=0.0002)
+    assert [gateways(measured, rate) for rate in (0, 2900, 3100, 30_000)] == [1, 1, 2, 10]
+
+
+def test_without_a_measured_cost_nothing_is_said_of_gateways() -> None:
+    assert gateways(curves(), 1000.0) is None

@@ -191,6 +191,14 @@ class Server:
 
     async def get(self, path: str) -> dict[str, Any]:
         """JSON of an address. Raises Unavailable or Unauthorized."""
+        found: dict[str, Any] = (await self._get(path)).json()
+        return found
+
+    async def get_text(self, path: str) -> str:
+        """What an address says. Raises Unavailable or Unauthorized."""
+        return (await self._get(path)).text
+
+    async def _get(self, path: str) -> httpx.Response:
         try:
             response = await self._client.get(path)
         except httpx.TransportError as exc:
@@ -201,8 +209,7 @@ class Server:
             raise Unauthorized(f"{self.url} asks for a key; set NANOCHAT_API_KEY.")
         if response.status_code != 200:
             raise Unavailable(f"{self.url}{path} answered {response.status_code}: {response.text[:200]}")
-        found: dict[str, Any] = response.json()
-        return found
+        return response
 
 
 def draw(dialect: Dialect, num_tokens: int, *, seed: object) -> Prompt:
