@@ -12,6 +12,8 @@ from nanochat.model.gpt import GPT
 from nanochat.model.names import named_tensors
 from nanochat.native.model import NativeCache, NativeModel, Weights
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 # Sizes that fill vectors, panels and tiles, and sizes that do not.
 CONFIGS = {
     "grouped heads, short windows": GPTConfig(
