@@ -1,5 +1,6 @@
 """Admission, choice, loss and retry by the book, without a process."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,16 @@ async def test_stopping_tells_everybody_once(stage: Stage) -> None:
     assert stage.pool.num_open == 0
 
 
+async def test_stopping_ends_a_swap_that_waits_for_a_worker(stage: Stage) -> None:
+    stage.dies(0)
+    stage.dies(1)
+    serving = asyncio.create_task(stage.pool.serve("b", Path("b")))
+    await asyncio.sleep(0)
+    await stage.pool.stop()
+    with pytest.raises(Unavailable, match="stopping"):
+        await asyncio.wait_for(serving, 5)
+
+
 async def test_the_beginning_of_a_chat_leads_back_to_its_worker_until_that_has_two_more(stage: Stage) -> None:
     text = "x" * 300
     first = stage.ask(text)
@@ -159,8 +170,6 @@ async def test_the_beginning_of_a_chat_leads_back_to_its_worker_until_that_has_t
 
 async def _swap(stage: Stage, *answers: object) -> BaseException | None:
     """Serve "b"; each worker answers as given. None to let it die."""
-    import asyncio
-
     serving = asyncio.create_task(stage.pool.serve("b", Path("b")))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
