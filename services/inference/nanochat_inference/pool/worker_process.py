@@ -54,6 +54,7 @@ from nanochat_inference.pool.frames import (
     to_worker,
 )
 from nanochat_inference.pool.outbox import Outbox, Outlet
+from nanochat_inference.pool.usage import UsageCollector
 from nanochat_inference.preparation import sequences
 
 log = logging.getLogger(__name__)
@@ -82,6 +83,7 @@ class Worker:
         self._outbox = Outbox(channel)
         self._metrics = Metrics()
         gpu.register_metrics(self._metrics.registry, self._device)
+        self._metrics.registry.register(UsageCollector(configure.worker, str(self._device)))
         self._calculator = Calculator()
         self._runner = Runner(
             self._calculator,
