@@ -126,9 +126,11 @@ def test_a_checkpoint_is_swapped_in_every_worker_and_a_damaged_one_in_none(serve
 def test_all_processes_end_with_a_server_that_is_killed(serve: Serve) -> None:
     server = serve(workers=2)
     all_ready(server)
-    events_of(server.post(messages=[{"role": "user", "content": "hi"}]))  # a calculator's process is there too
+    events_of(server.post(messages=[{"role": "user", "content": "hi"}]))  # a calculator's process is there too,
+    events_of(server.post(prompt="a", response_format={"type": "regex", "regex": "[ab]*"}, max_tokens=4))
     started = family(server)
-    assert len(started) >= 3
+    assert any("nanochat.engine.grammar_process" in process.cmdline() for process in started)  # and a grammar's
+    assert len(started) >= 4
     server.process.kill()
     server.process.wait(10)
     until(lambda: all(is_gone(process) for process in started), "no process is left", 20)
@@ -157,11 +159,12 @@ def test_a_server_that_is_stopped_before_a_worker_could_load_ends_too(serve: Ser
 def test_workers_drain_on_sigterm(serve: Serve) -> None:
     server = serve(workers=2, max_running=1)
     all_ready(server)
-    with server.stream(prompt="a", max_tokens=700) as first, server.stream(prompt="a", max_tokens=700) as second:
+    # Long enough that the first has not ended when the second comes.
+    with server.stream(prompt="a", max_tokens=8000) as first, server.stream(prompt="a", max_tokens=8000) as second:
         assert {first.start().worker, second.start().worker} == {0, 1}
         server.process.send_signal(signal.SIGTERM)
         for running in (first, second):
-            assert list(running)[-1] == Done(prompt_tokens=2, completion_tokens=700)
+            assert list(running)[-1] == Done(prompt_tokens=2, completion_tokens=8000)
     assert server.process.wait(20) == 0
 
 
