@@ -9,6 +9,7 @@ from nanochat.errors import CheckpointCorrupt, InvalidRequest, NanochatError, Un
 from nanochat_inference.pool.flight import Piece
 from nanochat_inference.pool.frames import Cancel, Drop, Events, Load, Loaded, NotLoaded, Rejected, Use
 from nanochat_inference.pool.pool import MAX_ATTEMPTS
+from nanochat_inference.pool.worker import WorkerLost
 from nanochat_inference.settings import InferenceSettings
 
 from .conftest import SERVED, Stage
@@ -148,6 +149,13 @@ async def test_stopping_tells_everybody_once(stage: Stage) -> None:
         with pytest.raises(Unavailable, match="stopping"):
             await flight.next_piece()
     assert stage.pool.num_open == 0
+
+
+async def test_a_worker_that_is_gone_when_it_is_to_load_says_so(stage: Stage) -> None:
+    """Between the look at who is up and the asking, its channel may close."""
+    stage.workers[0].lose()
+    with pytest.raises(WorkerLost):
+        await asyncio.wait_for(stage.workers[0].load("b", Path("b")), 5)
 
 
 async def test_stopping_ends_a_swap_that_waits_for_a_worker(stage: Stage) -> None:
