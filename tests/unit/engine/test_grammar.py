@@ -4,6 +4,7 @@ import json
 import random
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -221,6 +222,21 @@ def test_a_server_without_xgrammar_says_so(monkeypatch: pytest.MonkeyPatch) -> N
     with GrammarCompiler() as compiler, pytest.raises(InvalidRequest, match="needs the package xgrammar") as caught:
         compiler.compile(JsonObjectFormat(), TOKENIZER)
     assert caught.value.param == "response_format"
+
+
+def test_a_format_that_several_ask_for_at_once_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    num_compiled = 0
+    compile_one = GrammarCompiler._compile
+
+    def counted(self: GrammarCompiler, source: dict[str, str], tokenizer: Tokenizer) -> Any:
+        nonlocal num_compiled
+        num_compiled += 1
+        return compile_one(self, source, tokenizer)
+
+    monkeypatch.setattr(GrammarCompiler, "_compile", counted)
+    with GrammarCompiler(timeout_s=20.0) as compiler, ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: compiler.compile(CITY, TOKENIZER), range(4)))
+    assert num_compiled == 1 and len(set(found)) == 1
 
 
 def test_offline_completions_follow_a_grammar(compiler: GrammarCompiler) -> None:

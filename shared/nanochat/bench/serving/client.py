@@ -155,7 +155,7 @@ class Server:
             answer.error = "no connection"
         except httpx.HTTPError:
             answer.error = "connection lost"
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, LookupError, TypeError, AttributeError):
             answer.error = "unreadable answer"
         finally:
             answer.is_open = False
