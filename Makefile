@@ -61,11 +61,10 @@ web: .setup/web
 	@$(PIP) install -c constraints.txt --no-deps xgrammar
 	@touch $@
 
-# Without a C++ compiler a model runs on torch's own operations.
-.setup/native: .setup/python $(wildcard shared/nanochat/native/*.h) shared/nanochat/native/api.cpp
+# Without a C++ compiler a model runs on torch's own operations; what failed is tried again the next time.
+.setup/native: .setup/python $(wildcard shared/nanochat/native/*.h) $(addprefix shared/nanochat/native/,api.cpp build.py)
 	@echo "==> kernels for this CPU"
-	@$(BIN)/python -m nanochat.native.build || true
-	@touch $@
+	@if $(BIN)/python -m nanochat.native.build; then touch $@; fi
 
 .setup/dev: .setup/python pyproject.toml
 	@echo "==> tools for tests and checks"
@@ -100,7 +99,8 @@ down:
 system-deps:
 	@.ci/system-deps
 
-test: setup .setup/dev system-deps
+# First what apt has: the kernels want its compiler.
+test: system-deps setup .setup/dev
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore=tests/bench --ignore=tests/compose $(PYTEST_ARGS)
 
 check: .setup/dev .setup/npm
@@ -117,7 +117,7 @@ env:
 images:
 	@docker/images
 
-compose-test: setup .setup/dev system-deps images
+compose-test: system-deps setup .setup/dev images
 	@$(BIN)/python -m pytest tests/e2e/test_images.py tests/compose -x -s $(PYTEST_ARGS)
 
 chaos: setup .setup/dev

@@ -11,6 +11,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from nanochat.cli.ports import any_free_port
 from nanochat.cli.redis_server import find_redis_server, redis_command
+from nanochat.errors import Unavailable
+from nanochat.native.build import find_compiler
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -30,6 +32,19 @@ def test_data() -> Path:
     if not (folder / "golden").is_dir():
         pytest.skip(f"no test data at {folder} (NANOCHAT_TEST_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def kernels() -> None:
+    """The CPU's kernels; the test is skipped where there are none and nothing to compile them."""
+    from nanochat.native import library  # loads torch, which most tests do without
+
+    try:
+        library.load()
+    except Unavailable as exc:
+        if find_compiler() is not None:  # it refuses the sources: no reason to skip what they are tested by
+            raise
+        pytest.skip(exc.message)
 
 
 @pytest.fixture

@@ -61,6 +61,7 @@ def test_every_module_of_the_worker_imports_without_torch(home: Path) -> None:
         "nanochat.files",
         "nanochat.cores",
         "nanochat.loopback",
+        "nanochat.disconnect",
         "nanochat.references",
         "nanochat.checkpoint.manifest",
         "nanochat.data.registry",

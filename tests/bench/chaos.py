@@ -4,7 +4,6 @@ Some minutes on two cores. `make test` has shorter forms of the same (tests/inte
 """
 
 import random
-import time
 from pathlib import Path
 
 import psutil
@@ -41,8 +40,7 @@ def test_kills_under_load(serve: Serve) -> None:
     with Load(server, num_clients=16) as load:
         for _ in range(NUM_KILLS):
             until(lambda: num_ready(server) > 0, "a worker is ready", 60)
-            answered = load.ends[ANSWERED]
-            until(lambda before=answered: load.ends[ANSWERED] > before, "answers come", 60)  # type: ignore[misc]
+            load.until_answered(load.ends[ANSWERED] + 1, 60)
             kill(rng.choice(workers(server)))
     print(
         f"\n{NUM_KILLS} kills: {load.ends[ANSWERED]} answered, {load.ends[BROKEN_OFF]} broken off, {load.wrong} wrong"
@@ -58,7 +56,7 @@ def test_memory_does_not_grow_over_ten_thousand_requests(serve: Serve) -> None:
     sizes = []
     with Load(server, num_clients=8, max_tokens=8) as load:
         for done in (NUM_REQUESTS // 2, NUM_REQUESTS, NUM_REQUESTS * 3 // 2):
-            until(lambda done=done: load.ends[ANSWERED] >= done, f"{done} answers", 600)  # type: ignore[misc]
+            load.until_answered(done, 600)
             sizes.append(resident_mib(server))
     print(f"\nresident after each {NUM_REQUESTS // 2} requests:", " ".join(f"{size:.1f}" for size in sizes), "MiB")
     assert load.wrong == [] and load.ends[ANSWERED] == load.ends.total()
@@ -73,16 +71,21 @@ def test_memory_returns_after_swaps(serve: Serve) -> None:
     for swap in range(7):
         wanted = names[swap % 2]
         server.models.promote("nanochat", wanted)
-        served = lambda wanted=wanted: server.get("/v1/info").json()["checkpoint"] == wanted  # noqa: E731
-        server.until(served, f"{wanted} is served")
+        _serves(server, wanted)
         assert server.post(prompt="a", max_tokens=4).status_code == 200
-        # Beats come each second; with one of them the allocator gives back what the old model had.
-        freed = lambda num=swap + 1: len(logged(server, "model_freed")) == num  # noqa: E731
-        server.until(freed, "the old model is freed")
-        time.sleep(2.5)
+        _has_given_back(server, swap + 1)
         sizes.append(resident_mib(server))
     print("\nresident after each swap:", " ".join(f"{size:.1f}" for size in sizes), "MiB")
     assert abs(sizes[6] / sizes[1] - 1) < 0.05
+
+
+def _serves(server: Server, checkpoint: str) -> None:
+    server.until(lambda: server.get("/v1/info").json()["checkpoint"] == checkpoint, f"{checkpoint} is served")
+
+
+def _has_given_back(server: Server, num_models: int) -> None:
+    """So many models are freed, and the allocator has given back what they had: a beat later."""
+    server.until(lambda: len(logged(server, "memory_given_back")) == num_models, "the old model's memory is back")
 
 
 def _save_large(home: Path, step: int) -> str:

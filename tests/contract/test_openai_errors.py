@@ -51,7 +51,8 @@ def error_of(response: httpx.Response) -> dict[str, Any]:
         ({"stop": "x" * 10_000}, "stop", "at most 1024 characters"),
         ({"stop": ["x", "y" * 1025]}, "stop[1]", "at most 1024 characters"),
         ({"min_p": 1.1}, "min_p", "less than or equal to 1"),
-        ({"repetition_penalty": 0}, "repetition_penalty", "greater than 0"),
+        ({"repetition_penalty": 0}, "repetition_penalty", "greater than or equal to 0.001"),
+        ({"repetition_penalty": 1e39}, "repetition_penalty", "less than or equal to 1000"),
         ({"presence_penalty": 2.5}, "presence_penalty", "less than or equal to 2"),
         ({"frequency_penalty": -3}, "frequency_penalty", "greater than or equal to -2"),
         ({"logit_bias": {"5": 101}}, "logit_bias.5", "less than or equal to 100"),
@@ -184,13 +185,13 @@ def test_a_refusal_of_inference_is_the_sdks_exception(
     assert "refused" in caught.value.message
 
 
+@pytest.mark.parametrize("param", ["messages", "prompt_token_ids"])
 def test_a_prompt_that_inference_refuses_is_named_as_the_caller_knows_it(
-    client: httpx.Client, inference: FakeInference
+    client: httpx.Client, inference: FakeInference, param: str
 ) -> None:
-    for param in ("messages", "prompt_token_ids"):
-        inference.script = lambda asked, param=param: Refusal(400, param=param)  # type: ignore[misc]
-        response = client.post("/v1/completions", json={"model": "nanochat", "prompt": [1, 2]})
-        assert error_of(response)["param"] == "prompt"
+    inference.script = lambda asked: Refusal(400, param=param)
+    response = client.post("/v1/completions", json={"model": "nanochat", "prompt": [1, 2]})
+    assert error_of(response)["param"] == "prompt"
 
 
 def test_retry_after_of_inference_is_passed_on(client: httpx.Client, inference: FakeInference) -> None:
@@ -207,17 +208,17 @@ def test_an_error_before_the_first_token_is_still_a_status(client: httpx.Client,
     assert error_of(response)["message"] == "the engine stopped"
 
 
+@pytest.mark.parametrize("last", [GenerateError(code="unavailable", message="the engine stopped"), Break()])
 def test_a_stream_that_breaks_ends_in_one_error_frame_and_no_done(
-    client: httpx.Client, inference: FakeInference
+    client: httpx.Client, inference: FakeInference, last: GenerateError | Break
 ) -> None:
-    for last in (GenerateError(code="unavailable", message="the engine stopped"), Break()):
-        inference.script = lambda asked, last=last: [STARTED, Delta(text="Hal", num_tokens=1), last]  # type: ignore[misc]
-        response = client.post("/v1/chat/completions", json={**CHAT, "stream": True})
-        assert response.status_code == 200
-        frames = [frame for frame in response.text.split("\n\n") if frame]
-        assert json.loads(frames[-2].removeprefix("data: "))["choices"][0]["delta"]["content"] == "Hal"
-        error = json.loads(frames[-1].removeprefix("data: "))["error"]
-        assert (error["type"], error["code"]) == ("server_error", "unavailable")
+    inference.script = lambda asked: [STARTED, Delta(text="Hal", num_tokens=1), last]
+    response = client.post("/v1/chat/completions", json={**CHAT, "stream": True})
+    assert response.status_code == 200
+    frames = [frame for frame in response.text.split("\n\n") if frame]
+    assert json.loads(frames[-2].removeprefix("data: "))["choices"][0]["delta"]["content"] == "Hal"
+    error = json.loads(frames[-1].removeprefix("data: "))["error"]
+    assert (error["type"], error["code"]) == ("server_error", "unavailable")
 
 
 def test_the_sdk_raises_on_a_stream_that_breaks(sdk: openai.OpenAI, inference: FakeInference) -> None:

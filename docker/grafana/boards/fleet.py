@@ -4,6 +4,7 @@ from boards.dashboard import Dashboard, Row
 from boards.panels import Graph, Number, Query
 from boards.queries import BY_INSTANCE, SERVICES, rate
 
+BY_INFERENCE_WORKER = "worker {{worker}} of inference {{instance}}"
 BY_GPU = f"{BY_INSTANCE} {{{{gpu}}}}"
 
 FLEET = Dashboard(
@@ -51,6 +52,7 @@ FLEET = Dashboard(
                     "short",
                     [
                         Query(rate("process_cpu_seconds_total", "job, instance", SERVICES), BY_INSTANCE),
+                        Query(rate("nanochat_worker_cpu_seconds_total", "instance, worker"), BY_INFERENCE_WORKER),
                         Query(rate("nanochat_runs_cpu_seconds_total", "instance"), "runs of worker {{instance}}"),
                     ],
                     "Cores in use.",
@@ -61,6 +63,7 @@ FLEET = Dashboard(
                     "bytes",
                     [
                         Query(f"process_resident_memory_bytes{{{SERVICES}}}", BY_INSTANCE),
+                        Query("nanochat_worker_resident_memory_bytes", BY_INFERENCE_WORKER),
                         Query("nanochat_runs_resident_memory_bytes", "runs of worker {{instance}}"),
                     ],
                     "Resident. What ranks share is counted for each.",

@@ -14,10 +14,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from nanochat.disconnect import ClientGone
 from nanochat.errors import NanochatError
 from nanochat.observability.request_id import ASGIApp, Message, Receive, Scope, Send, current_request_id
 from nanochat.protocol.openai import ErrorBody, ErrorDetail
-from nanochat_gateway.disconnect import ClientGone
 from nanochat_gateway.state import state_of
 
 log = logging.getLogger(__name__)

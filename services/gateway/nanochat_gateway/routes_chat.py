@@ -6,12 +6,12 @@ from collections.abc import AsyncGenerator
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from nanochat.disconnect import unless_gone
 from nanochat.errors import NanochatError
 from nanochat.protocol.generate import Delta, Done
 from nanochat.protocol.openai import ChatCompletionRequest, TokenStreamRequest
 from nanochat_gateway.auth import chat_key
 from nanochat_gateway.body import read_model
-from nanochat_gateway.disconnect import unless_gone
 from nanochat_gateway.errors import body_of
 from nanochat_gateway.inference_client import Generation
 from nanochat_gateway.openai_request import chat_generation, token_stream_generation
@@ -34,13 +34,14 @@ async def create_chat_completion(request: Request, state: State) -> Response:
         whole = await chat_completion(generation, body)
         return Response(whole.model_dump_json(exclude_unset=True), media_type="application/json")
 
-    return await unless_gone(request, answer())
+    return await unless_gone(request.receive, answer())
 
 
 @router.post("/chat/completions")
 async def create_token_stream(request: Request, state: State) -> Response:
     body = await read_model(request, TokenStreamRequest, state.settings.max_body_bytes)
-    generation = await unless_gone(request, state.inference.generate(token_stream_generation(body, state.settings)))
+    asked = token_stream_generation(body, state.settings)
+    generation = await unless_gone(request.receive, state.inference.generate(asked))
     return event_stream(_token_frames(generation), generation, state)
 
 

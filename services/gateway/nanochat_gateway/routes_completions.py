@@ -6,13 +6,13 @@ from collections.abc import AsyncGenerator
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from nanochat.disconnect import unless_gone
 from nanochat.protocol.generate import Done, GenerateRequest
 from nanochat.protocol.openai import Completion, CompletionChoice, CompletionRequest
 from nanochat_gateway.answer import AnswerHead
 from nanochat_gateway.auth import chat_key
 from nanochat_gateway.body import read_model
 from nanochat_gateway.completions import completion, completion_choices, completion_chunks, usage_chunk
-from nanochat_gateway.disconnect import unless_gone
 from nanochat_gateway.inference_client import Generation
 from nanochat_gateway.openai_request import completion_generations
 from nanochat_gateway.openai_stream import frames
@@ -27,9 +27,9 @@ async def create_completion(request: Request, state: State) -> Response:
     body = await read_model(request, CompletionRequest, state.settings.max_body_bytes)
     asked = completion_generations(body, state.settings)
     if body.stream:
-        first = await unless_gone(request, state.inference.generate(asked[0]))
+        first = await unless_gone(request.receive, state.inference.generate(asked[0]))
         return event_stream(frames(_chunks(first, asked, body, state)), first, state)
-    whole = await unless_gone(request, _whole(asked, body, state))
+    whole = await unless_gone(request.receive, _whole(asked, body, state))
     return Response(whole.model_dump_json(exclude_unset=True), media_type="application/json")
 
 

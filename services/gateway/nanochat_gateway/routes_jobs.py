@@ -9,9 +9,9 @@ import json
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from nanochat.disconnect import unless_gone
 from nanochat_gateway.auth import admin_key
 from nanochat_gateway.body import read_body
-from nanochat_gateway.disconnect import unless_gone
 from nanochat_gateway.errors import error_body
 from nanochat_gateway.sse import EventStream
 from nanochat_gateway.state import State
@@ -38,7 +38,7 @@ ADDRESSES = [
 
 async def pass_on(request: Request, state: State) -> Response:
     body = await read_body(request, state.settings.max_body_bytes)
-    reply = await unless_gone(request, state.trainer.send(request, body))
+    reply = await unless_gone(request.receive, state.trainer.send(request, body))
     if reply.is_event_stream:
         return EventStream(
             reply.events(),
@@ -48,7 +48,7 @@ async def pass_on(request: Request, state: State) -> Response:
             until=state.drain.begun,
         )
     try:
-        content = await unless_gone(request, reply.body())
+        content = await unless_gone(request.receive, reply.body())
     finally:
         await reply.aclose()
     if reply.status >= 400:

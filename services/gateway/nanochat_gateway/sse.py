@@ -12,6 +12,7 @@ from prometheus_client import Gauge
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from nanochat.disconnect import disconnected
 from nanochat.errors import Unavailable
 
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -70,7 +71,7 @@ class EventStream(Response):
         self._until = until
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        waits = [_disconnected(receive), *([self._until()] if self._until is not None else [])]
+        waits = [disconnected(receive), *([self._until()] if self._until is not None else [])]
         ends = [asyncio.ensure_future(wait) for wait in waits]
         try:
             with self._active.track_inprogress():
@@ -104,8 +105,3 @@ class EventStream(Response):
             if chunk is None:
                 return
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -10,7 +10,7 @@ pool/             a process a device: choice, supervision, swaps, metrics
 
 In a worker (pool/worker_process.py):
 preparation.py    a request becomes sequences
-batching/         request.py, scheduler.py (torch-free), pace.py, runner.py (the engine's thread)
+batching/         request.py, scheduler.py (torch-free), calls.py, runner.py (the engine's thread)
 loaded_model.py   a checkpoint in memory, with its caches and its scheduler
 metrics.py        what is counted; gpu.py what the GPU is doing
 """

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
+from nanochat.disconnect import ClientGone
 from nanochat.errors import NanochatError, NotFound
 from nanochat.observability.request_id import current_request_id
 
@@ -19,10 +20,6 @@ log = logging.getLogger(__name__)
 
 # nginx's number; the client that left will not read it.
 CLIENT_CLOSED_REQUEST = 499
-
-
-class ClientGone(Exception):
-    """The client closed its connection; nobody waits for the answer."""
 
 
 def error_of(code: str, message: str, param: str | None = None, retry_after_s: float | None = None) -> NanochatError:

@@ -5,19 +5,14 @@ answer breaks off, exactly one error event is its last.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, Callable
 
-from fastapi import Request
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from nanochat.errors import DeadlineExceeded, NanochatError
 from nanochat.protocol.generate import GenerateError
-from nanochat_inference.errors import ClientGone
 from nanochat_inference.pool.flight import Flight, Piece
-
-T = TypeVar("T")
 
 
 class EventStream(StreamingResponse):
@@ -70,23 +65,3 @@ async def frames(first: Piece, flight: Flight, deadline: float) -> AsyncGenerato
 def _last(error: NanochatError) -> Piece:
     event = GenerateError(code=error.code, message=error.message)
     return Piece(b"data: " + event.model_dump_json().encode() + b"\n\n", is_last=True)
-
-
-async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The work's result; ClientGone, with the work cancelled, when the client leaves first. The body must be read."""
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_disconnected(request))
-    try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise ClientGone
-    finally:
-        for task in (working, leaving):
-            task.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

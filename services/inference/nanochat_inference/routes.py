@@ -13,10 +13,11 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
 from starlette.responses import JSONResponse
 
+from nanochat.disconnect import unless_gone
 from nanochat.errors import InvalidRequest, TooLarge
 from nanochat.protocol.generate import GenerateRequest, ServedModel
 from nanochat.protocol.jobs import invalid_config
-from nanochat_inference.event_stream import EventStream, first_piece, frames, unless_gone
+from nanochat_inference.event_stream import EventStream, first_piece, frames
 from nanochat_inference.service import InferenceService
 
 router = APIRouter()
@@ -35,7 +36,7 @@ async def generate(request: Request) -> Response:
     flight = service.submit(_parsed(body), body)
     cancel = partial(service.cancel, flight)
     try:
-        first = await unless_gone(request, first_piece(flight, deadline))
+        first = await unless_gone(request.receive, first_piece(flight, deadline))
     except BaseException:
         cancel()
         raise

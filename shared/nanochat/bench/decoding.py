@@ -16,6 +16,7 @@ from nanochat.config import GPTConfig
 from nanochat.engine.backend import make_backend
 from nanochat.engine.generate import Engine
 from nanochat.engine.params import SamplingParams
+from nanochat.tokenizer.special import SPECIAL_TOKENS
 
 
 def make_engine(config: GPTConfig, weights: Weights, num_slots: int, max_len: int) -> Engine:
@@ -44,7 +45,7 @@ class _Runner:
 
     def __init__(self, engine: Engine, vocab_size: int, case: Case) -> None:
         self._engine, self._case = engine, case
-        self._num_ids = vocab_size - 9  # the special tokens come last
+        self._num_ids = vocab_size - len(SPECIAL_TOKENS)  # they come last
         self._dice = random.Random(1)
 
     def seconds(self, num_streams: int) -> tuple[float, float]:

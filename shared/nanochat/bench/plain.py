@@ -18,6 +18,7 @@ from torch import Tensor
 from nanochat.bench.timing import Case, Timing
 from nanochat.model.gpt import GPT, Attention, rms_norm
 from nanochat.model.rotary import apply_rotary
+from nanochat.tokenizer.special import SPECIAL_TOKENS
 
 
 class PlainDecoder:
@@ -97,7 +98,7 @@ def measure_plain(model: GPT, num_rows: Sequence[int], case: Case, num_rounds: i
     decoder, dice = PlainDecoder(model, case.prompt_tokens + case.new_tokens), random.Random(1)
 
     def seconds(count: int, num_new: int) -> float:
-        prompt = dice.choices(range(model.config.vocab_size - 9), k=case.prompt_tokens)
+        prompt = dice.choices(range(model.config.vocab_size - len(SPECIAL_TOKENS)), k=case.prompt_tokens)
         start = time.perf_counter()
         decoder.generate(prompt, count, num_new, case.temperature)
         return time.perf_counter() - start

@@ -16,10 +16,10 @@ from nanochat.bench.serving.client import Answer, Dialect, Server, draw
 from nanochat.bench.serving.load import open_loop
 from nanochat.capacity.simulator import Outcome, Run
 from nanochat.errors import NotFound
+from nanochat.tokenizer.special import SPECIAL_TOKENS
 
 # Nearly all tokens alike, so that one that ends the answer is rare.
 _TEMPERATURE = 2.0
-_NUM_SPECIAL_TOKENS = 9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ class Gateway:
 
     async def _ask(self, arrival: Arrival) -> Answer:
         service = await self.service()
-        dialect = Dialect(num_ids=service.vocab_size - _NUM_SPECIAL_TOKENS, temperature=_TEMPERATURE)
+        dialect = Dialect(num_ids=service.vocab_size - len(SPECIAL_TOKENS), temperature=_TEMPERATURE)
         prompt = draw(dialect, arrival.prompt_tokens, seed=next(self._seeds))
         return await self._server.ask(dialect, prompt, max_tokens=arrival.answer_tokens)
 

@@ -5,13 +5,13 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from nanochat.bench import report
 from nanochat.bench.serving.cases import long_prompt, memory, second_turn
-from nanochat.bench.serving.client import Dialect, PromptKind, Server
+from nanochat.bench.serving.client import Dialect, Server
 from nanochat.bench.serving.figures import Spread, Targets
 from nanochat.bench.serving.sweep import Level, LoadKind, Shape, picture, sweep
 from nanochat.cli.client import DEFAULT_URL
@@ -23,13 +23,6 @@ from nanochat.errors import InvalidConfig
 
 DEFAULT_CONCURRENCY = "1,4,16,32"
 _CASE_SLOTS = 16
-
-
-class Prompts(StrEnum):
-    AUTO = "auto"
-    IDS = "ids"
-    TEXT = "text"
-    CHAT = "chat"
 
 
 class Case(StrEnum):
@@ -56,8 +49,9 @@ def serve(
     warmup: Annotated[int, typer.Option(min=-1, help="Requests not counted; -1: as many as run at once.")] = -1,
     goodput: Annotated[str, typer.Option(help="Count answers that meet ttft=500ms,itl=100ms,tpot=50ms,e2e=5s.")] = "",
     prompts: Annotated[
-        Prompts, typer.Option(help="auto: token ids, or text where the server takes none.")
-    ] = Prompts.AUTO,
+        Literal["auto", "ids", "text", "chat"],
+        typer.Option(help="auto: token ids, or text where the server takes none."),
+    ] = "auto",
     temperature: Annotated[
         float | None, typer.Option(help="Default: 1, or 2 where the server cannot be told not to stop.")
     ] = None,
@@ -94,9 +88,8 @@ def serve(
             dialect = await server.dialect(
                 num_ids=vocab_size, temperature=0.0 if own and temperature is None else temperature
             )
-            if prompts is not Prompts.AUTO:
-                wanted: PromptKind = prompts.value  # type: ignore[assignment]
-                dialect = replace(dialect, prompts=wanted)
+            if prompts != "auto":
+                dialect = replace(dialect, prompts=prompts)
             served = {"url": server.url, "model": (await server.listed())["id"], "random_depth": random_model}
             if case is not None:
                 await _run_case(case, server, dialect, own, num_requests, served)

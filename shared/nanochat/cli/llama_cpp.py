@@ -4,14 +4,13 @@ It gets this process's cores and a GPT-2 with random weights, which tests/bench/
 repository is needed. Nothing of llama.cpp is imported here.
 """
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Literal
 
-from nanochat.cli.ports import LOOPBACK, any_free_port
+from nanochat.cli.ports import any_free_port
 from nanochat.cli.service import Service, ServiceSpec
 from nanochat.cli.vllm import PEERS, Sizes, require_peer
 from nanochat.cores import usable_cores
@@ -43,10 +42,5 @@ async def serve_llama_cpp(python: Path, folder: Path, sizes: Sizes, weights: Wei
         health="/health",
         start_s=300.0,
     )
-    service = Service(spec, folder / "llama.cpp.log")
-    try:
-        await service.start()
-        await service.wait_until_up()
-        yield f"http://{LOOPBACK}:{port}"
-    finally:
-        await service.stop(hurry=asyncio.Event())
+    async with Service(spec, folder / "llama.cpp.log").running() as url:
+        yield url

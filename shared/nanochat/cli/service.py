@@ -8,13 +8,14 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 import psutil
 
+from nanochat.cli.ports import LOOPBACK
 from nanochat.cli.state import ProcessRef
 from nanochat.errors import Unavailable
 
@@ -90,6 +91,16 @@ class Service:
                 f"{self.spec.name} did not answer on port {self.spec.port} within {self.spec.start_s:.0f} s.\n"
                 f"{self.log_tail()}\nThe whole log: {self.log_file}"
             ) from None
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[str]:
+        """Its address, while it is up. Raises Unavailable, as wait_until_up does."""
+        try:
+            await self.start()
+            await self.wait_until_up()
+            yield f"http://{LOOPBACK}:{self.spec.port}"
+        finally:
+            await self.stop(hurry=asyncio.Event())
 
     async def stop(self, *, hurry: asyncio.Event) -> None:
         """SIGTERM, `stop_s` of grace (none once `hurry` is set), then SIGKILL for the process and all it started."""

@@ -86,13 +86,8 @@ class VLLM:
             health="/health",
             start_s=600.0,
         )
-        service = Service(spec, self._folder / "vllm.log")
-        try:
-            await service.start()
-            await service.wait_until_up()
-            yield f"http://{LOOPBACK}:{port}"
-        finally:
-            await service.stop(hurry=asyncio.Event())
+        async with Service(spec, self._folder / "vllm.log").running() as url:
+            yield url
 
     async def _run(self, command: str, sizes: Sizes) -> str:
         process = await asyncio.create_subprocess_exec(

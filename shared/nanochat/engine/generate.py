@@ -14,6 +14,7 @@ from typing import Protocol, Self
 import torch
 
 from nanochat.engine.backend import Backend, Weights, make_backend
+from nanochat.engine.grammar_compiler import Grammar
 from nanochat.engine.params import SamplingParams
 from nanochat.engine.sequence import FinishReason, Sequence
 from nanochat.engine.slots import Row, Slots
@@ -69,13 +70,18 @@ class Engine:
         return cls(make_backend(model, num_slots=num_slots, max_len=length, weights=weights), tokenizer, calculator)
 
     def generate(
-        self, prompts: Seq[Seq[int]], params: SamplingParams | Seq[SamplingParams] | None = None
+        self,
+        prompts: Seq[Seq[int]],
+        params: SamplingParams | Seq[SamplingParams] | None = None,
+        grammar: Grammar | None = None,
     ) -> list[list[Completion]]:
         """params.n completions for each prompt (token ids, BOS first), in order; params for all prompts, or one each.
 
-        A prompt is computed once for all of its choices that begin together. Raises ContextTooLong before any runs.
+        All follow the grammar, if one is given: GrammarCompiler().compile(response_format, tokenizer). A prompt is
+        computed once for all of its choices that begin together. Raises ContextTooLong before any runs.
         """
-        choices = [self._choices(prompt, p) for prompt, p in zip(prompts, _each(params, len(prompts)), strict=True)]
+        each = _each(params, len(prompts))
+        choices = [self._choices(prompt, p, grammar) for prompt, p in zip(prompts, each, strict=True)]
         waiting = deque(sequence for group in choices for sequence in group)
         slots = Slots(self._backend.num_slots)
         with torch_threads(self._backend.num_torch_threads):
@@ -87,12 +93,14 @@ class Engine:
                         slots.release(row)
         return [[_completion(sequence) for sequence in group] for group in choices]
 
-    def stream(self, prompt: Seq[int], params: SamplingParams | None = None) -> Iterator[Delta | ToolCall | Finished]:
+    def stream(
+        self, prompt: Seq[int], params: SamplingParams | None = None, grammar: Grammar | None = None
+    ) -> Iterator[Delta | ToolCall | Finished]:
         """One choice, told as it comes; ends with Finished. Leave off at any time."""
         params = params or SamplingParams()
         if params.n != 1:
             raise InvalidRequest(f"n is {params.n}; a stream has one choice.", param="n")
-        (sequence,) = self._choices(prompt, params)
+        (sequence,) = self._choices(prompt, params, grammar)
         row = Row(sequence, slot=0)
         while not sequence.is_finished:
             with torch_threads(self._backend.num_torch_threads):
@@ -103,9 +111,15 @@ class Engine:
         assert sequence.finish_reason is not None
         yield Finished(finish_reason=sequence.finish_reason, completion_tokens=sequence.num_sampled)
 
-    def _choices(self, prompt: Seq[int], params: SamplingParams) -> list[Sequence]:
+    def _choices(self, prompt: Seq[int], params: SamplingParams, grammar: Grammar | None) -> list[Sequence]:
         ids = list(prompt)
-        return [Sequence(ids, params, self._tokenizer, self._backend.max_len, index=index) for index in range(params.n)]
+        choices = [
+            Sequence(ids, params, self._tokenizer, self._backend.max_len, index=index) for index in range(params.n)
+        ]
+        if grammar is not None:
+            for sequence in choices:
+                sequence.grammar = grammar.begin()
+        return choices
 
     def _answer(self, sequence: Sequence) -> None:
         if sequence.expression is not None:

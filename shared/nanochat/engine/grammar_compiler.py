@@ -31,6 +31,8 @@ _NUM_KEPT = 64
 # Starting the process includes importing torch.
 _START_TIMEOUT_S = 60.0
 
+_Key = tuple[Tokenizer, str]  # and what is asked for, as JSON
+
 
 class Grammar:
     """A compiled response_format for one tokenizer. Any number of rows may begin it."""
@@ -47,7 +49,7 @@ class GrammarCompiler:
 
     def __init__(self, *, timeout_s: float = 10.0) -> None:
         self._timeout_s = timeout_s
-        self._kept: OrderedDict[tuple[Tokenizer, str], Grammar] = OrderedDict()
+        self._kept: OrderedDict[_Key, Grammar] = OrderedDict()
         self._kept_lock = threading.Lock()
         self._process_lock = threading.Lock()
         self._process: _Process | None = None
@@ -61,21 +63,18 @@ class GrammarCompiler:
         if source is None:
             return None
         key = (tokenizer, json.dumps(source))
-        with self._kept_lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
+        if (kept := self._find(key)) is not None:
+            return kept
         load_xgrammar()
         if not self._process_lock.acquire(timeout=self._timeout_s):
             raise Unavailable("other response_formats are being compiled; try again shortly.", retry_after_s=5)
         try:
+            if (kept := self._find(key)) is not None:  # another thread asked for the same meanwhile
+                return kept
             grammar = Grammar(self._compile(source, tokenizer))
+            self._keep(key, grammar)
         finally:
             self._process_lock.release()
-        with self._kept_lock:
-            self._kept[key] = grammar
-            while len(self._kept) > _NUM_KEPT:
-                self._kept.popitem(last=False)
         return grammar
 
     def close(self) -> None:
@@ -90,6 +89,18 @@ class GrammarCompiler:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _find(self, key: _Key) -> Grammar | None:
+        with self._kept_lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
+
+    def _keep(self, key: _Key, grammar: Grammar) -> None:
+        with self._kept_lock:
+            self._kept[key] = grammar
+            while len(self._kept) > _NUM_KEPT:
+                self._kept.popitem(last=False)
 
     def _compile(self, source: dict[str, str], tokenizer: Tokenizer) -> "xgrammar.CompiledGrammar":
         if self._process is None or self._process.tokenizer is not tokenizer or not self._process.is_alive:

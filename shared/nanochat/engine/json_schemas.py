@@ -72,7 +72,7 @@ def check_schema(schema: Any) -> None:
             if keyword in _UNSUPPORTED:
                 raise _refused(f"{path} has {keyword!r}, which a grammar cannot express; leave it out")
         found = part.get("format")
-        if found is not None and found not in _FORMATS:
+        if found is not None and not (isinstance(found, str) and found in _FORMATS):
             raise _refused(f"{path} has the format {found!r}; known are {', '.join(sorted(_FORMATS))}")
         for keyword in _ALONE:
             others = sorted(part.keys() - _ANNOTATIONS - {keyword})

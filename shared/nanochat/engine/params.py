@@ -9,7 +9,6 @@ their probability; of them those that are at least min_p as likely as the likeli
 probabilities are those of the model itself, before all of this.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -17,6 +16,8 @@ from nanochat.errors import InvalidRequest
 
 MAX_TOP_K = 200
 MAX_LOGPROBS = 20
+# Far beyond these float32 has no numbers for what they make of a logit.
+MIN_REPETITION_PENALTY, MAX_REPETITION_PENALTY = 1e-3, 1e3
 MAX_PENALTY = 2.0  # OpenAI's bounds of presence_penalty and frequency_penalty
 MAX_LOGIT_BIAS = 100.0
 MAX_BIASED_TOKENS = 1024
@@ -59,8 +60,9 @@ class SamplingParams:
         _check("top_k", self.top_k, 0 <= self.top_k <= MAX_TOP_K, f"give 0 (off) to {MAX_TOP_K}")
         _check("top_p", self.top_p, 0 < self.top_p <= 1, "give a number above 0 and up to 1 (off)")
         _check("min_p", self.min_p, 0 <= self.min_p <= 1, "give a number from 0 (off) to 1")
-        is_right = 0 < self.repetition_penalty < math.inf
-        _check("repetition_penalty", self.repetition_penalty, is_right, "give a number above 0; 1 is off")
+        is_right = MIN_REPETITION_PENALTY <= self.repetition_penalty <= MAX_REPETITION_PENALTY
+        advice = f"give a number from {MIN_REPETITION_PENALTY:g} to {MAX_REPETITION_PENALTY:g}; 1 is off"
+        _check("repetition_penalty", self.repetition_penalty, is_right, advice)
         for name, value in (("presence", self.presence_penalty), ("frequency", self.frequency_penalty)):
             advice = f"give a number from -{MAX_PENALTY:g} to {MAX_PENALTY:g}; 0 is off"
             _check(f"{name}_penalty", value, -MAX_PENALTY <= value <= MAX_PENALTY, advice)

@@ -66,8 +66,11 @@ def run_step(
 
 
 @torch.inference_mode()
-def score_prompt(backend: Backend, row: Row) -> list[TokenLogprob | None]:
-    """Log probability of a fresh row's prompt tokens, None for the first. Leaves the last one pending."""
+def score_prompt(backend: Backend, row: Row, prefixes: PrefixCache | None = None) -> list[TokenLogprob | None]:
+    """Log probability of a fresh row's prompt tokens, None for the first. Leaves the last one pending.
+
+    All are computed, whatever is kept of them; `prefixes` keeps what is new.
+    """
     sequence = row.sequence
     num_top = sequence.params.logprobs or 0
     ids = sequence.prompt_ids
@@ -79,6 +82,8 @@ def score_prompt(backend: Backend, row: Row) -> list[TokenLogprob | None]:
         scored += [sequence.token_logprob(*choice) for choice in lookup_logprobs(logits, targets, num_top)]
         sequence.pending = sequence.pending[count:]
         row.num_computed += count
+        if prefixes is not None:  # at once: layers with windows hold no more than the newest
+            prefixes.keep(row)
     return scored
 
 

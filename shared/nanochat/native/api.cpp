@@ -1,16 +1,23 @@
-// What library.py calls. Every function but the two that free gives 0, or a pointer; -1 or null says that memory ran out.
-// Arguments are checked in Python: nothing here is reached by a value that could be out of range.
+// What library.py calls. Every function but the two that free gives 0, or a pointer; -1 or null says that memory or
+// threads ran out, -2 that an argument lies out of range: then nothing was done. Weights and tables are of the sizes that
+// the configuration says, and a cache is no longer than the tables of positions: model.py sees to that.
+
+#include <system_error>
 
 #include "model.h"
 
 using namespace nanochat;
 
 namespace {
+constexpr int kNoMemory = -1, kOutOfRange = -2;
+
 template <typename T, typename Make>
 T* made(const Make& make) {
   try {
     return make();
   } catch (const std::bad_alloc&) {
+    return nullptr;
+  } catch (const std::system_error&) {
     return nullptr;
   }
 }
@@ -36,7 +43,7 @@ int nanochat_model_set_matrix(Model* model, int layer, int32_t which, const floa
     (which == kQkv ? target.qkv : which == kOut ? target.out : which == kUp ? target.up : target.down) = std::move(packed);
     return 0;
   } catch (const std::bad_alloc&) {
-    return -1;
+    return kNoMemory;
   }
 }
 
@@ -73,20 +80,24 @@ uint64_t nanochat_cache_block_size(const KVCache* cache) { return cache->block_s
 uint64_t nanochat_cache_bytes(const KVCache* cache) { return cache->bytes(); }
 
 int nanochat_cache_copy_slot(const KVCache* cache, int source, int target, int length) {
+  const bool is_right = cache->has_slot(source) && cache->has_slot(target) && length >= 0 && length <= cache->max_len();
+  if (!is_right) return kOutOfRange;
   cache->copy_slot(source, target, length);
   return 0;
 }
 int nanochat_cache_save_block(const KVCache* cache, int slot, int block, float* saved) {
+  if (!cache->has_block(slot, block)) return kOutOfRange;
   cache->save_block(slot, block, saved);
   return 0;
 }
 int nanochat_cache_restore_block(const KVCache* cache, int slot, int block, const float* saved) {
+  if (!cache->has_block(slot, block)) return kOutOfRange;
   cache->restore_block(slot, block, saved);
   return 0;
 }
 
-// rows: (num_rows, 3) of slot, start and count.
-int nanochat_step(Model* model, const KVCache* cache, const int32_t* rows, int num_rows, const int32_t* token_ids,
+// rows: (num_rows, 3) of slot, start and count; M tokens in all of them.
+int nanochat_step(Model* model, const KVCache* cache, const int32_t* rows, int num_rows, int M, const int32_t* token_ids,
                   const int32_t* previous_ids, const int32_t* wanted, int num_wanted, float* logits) {
   try {
     std::vector<StepRow> step;
@@ -95,10 +106,12 @@ int nanochat_step(Model* model, const KVCache* cache, const int32_t* rows, int n
       step.push_back({rows[3 * b], rows[3 * b + 1], rows[3 * b + 2], first});
       first += rows[3 * b + 2];
     }
-    model->step(*cache, step, token_ids, previous_ids, {wanted, wanted + num_wanted}, logits);
+    const std::vector<int> places(wanted, wanted + num_wanted);
+    if (!model->fits(*cache, step, M, token_ids, previous_ids, places)) return kOutOfRange;
+    model->step(*cache, step, token_ids, previous_ids, places, logits);
     return 0;
   } catch (const std::bad_alloc&) {
-    return -1;
+    return kNoMemory;
   }
 }
 

@@ -70,9 +70,14 @@ def find_or_compile(folder: Path) -> Path:
     return compile_variant(usable[0], folder)
 
 
+def find_compiler() -> str | None:
+    """A C++ compiler's path, if there is one."""
+    return next((found for name in _COMPILERS if (found := shutil.which(name))), None)
+
+
 def compile_variant(variant: Variant, folder: Path) -> Path:
     """Compile into folder. Raises Unavailable with the compiler's last line."""
-    compiler = next((found for name in _COMPILERS if (found := shutil.which(name))), None)
+    compiler = find_compiler()
     if compiler is None:
         raise Unavailable("no C++ compiler (c++, g++ or clang++) is here to compile the CPU's kernels; install one.")
     folder.mkdir(parents=True, exist_ok=True)
@@ -95,14 +100,15 @@ def compile_variant(variant: Variant, folder: Path) -> Path:
 
 @cache
 def _source_hash() -> str:
-    digest = hashlib.sha256(" ".join(_FLAGS).encode())
+    flags = [*_FLAGS, *(flag for variant in X86_VARIANTS for flag in variant.flags)]
+    digest = hashlib.sha256(" ".join(flags).encode())
     for path in sorted([*SOURCES.glob("*.h"), SOURCES / "api.cpp"]):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 
 def _file_name(variant: Variant) -> str:
-    """A change of the sources is another file, so that no old library is ever taken for a new one."""
+    """A change of the sources or the flags is another file, so that no old library is ever taken for a new one."""
     return f"nanochat-{platform.machine().lower()}-{variant.name}-{_source_hash()}.so"
 
 

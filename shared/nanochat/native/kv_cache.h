@@ -74,6 +74,9 @@ class KVCache {
     return total;
   }
 
+  bool has_slot(int slot) const { return slot >= 0 && slot < num_slots_; }
+  bool has_block(int slot, int block) const { return has_slot(slot) && block >= 0 && block < (max_len_ + kBlock - 1) / kBlock; }
+
   void copy_slot(int source, int target, int length) const {
     for (const auto& layer : layers_) {
       const int blocks = std::min(layer.num_blocks, round_up(length, kBlock) / kBlock);

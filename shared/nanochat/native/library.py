@@ -14,6 +14,8 @@ from nanochat.native.build import find_or_compile
 from nanochat.settings import CommonSettings
 
 QKV, OUT, UP, DOWN, HEAD = range(5)
+# What team.h has bits for.
+MAX_THREADS = 1023
 
 
 class Config(Structure):
@@ -52,7 +54,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "cache_copy_slot": (c_int, [_P, c_int, c_int, c_int]),
     "cache_save_block": (c_int, [_P, c_int, c_int, _P]),
     "cache_restore_block": (c_int, [_P, c_int, c_int, _P]),
-    "step": (c_int, [_P, _P, _P, c_int, _P, _P, _P, c_int, _P]),
+    "step": (c_int, [_P, _P, _P, c_int, c_int, _P, _P, _P, c_int, _P]),
 }
 
 
@@ -72,11 +74,14 @@ class Library:
             self._functions[name] = function
 
     def call(self, name: str, *arguments: object) -> int:
-        """The function's result. Raises MemoryError where it says that memory ran out."""
+        """The function's result. Raises MemoryError where memory or threads ran out, IndexError where an argument lies
+        out of range."""
         function = self._functions[name]
         result: int | None = function(*arguments)
         if (result is None and function.restype is _P) or result == -1:
-            raise MemoryError(f"no memory was left for the CPU's kernels ({name})")
+            raise MemoryError(f"no memory or no thread was left for the CPU's kernels ({name})")
+        if result == -2:
+            raise IndexError(f"out of the cache's, the vocabulary's or the step's range ({name})")
         return result or 0
 
 

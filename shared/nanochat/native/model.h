@@ -44,7 +44,11 @@ class Rows {
 class Model {
  public:
   Model(const Config& config, const int32_t* windows)
-      : config(config), windows(windows, windows + config.n_layer), layers(config.n_layer), team_(config.num_threads), threads_(config.num_threads) {
+      : config(config),
+        windows(windows, windows + config.n_layer),
+        layers(config.n_layer),
+        team_(config.num_threads),
+        threads_(config.num_threads) {
     team_.reserve_phases(config.n_layer * 10 + 4);
   }
 
@@ -68,8 +72,28 @@ class Model {
     return KVCache(windows, config.n_kv_head, config.head_dim, num_slots, max_len, max_step);
   }
 
+  // Does a step of M tokens stay within the cache, the vocabulary and itself, each slot in one row?
+  bool fits(const KVCache& cache, const std::vector<StepRow>& rows, int M, const int32_t* token_ids,
+            const int32_t* previous_ids, const std::vector<int>& wanted) const {
+    std::vector<bool> is_taken(cache.num_slots());
+    int total = 0;
+    for (const auto& row : rows) {
+      if (row.slot < 0 || row.slot >= cache.num_slots() || is_taken[row.slot]) return false;
+      if (row.count < 1 || row.count > cache.max_step()) return false;
+      if (row.start < 0 || row.start > cache.max_len() - row.count) return false;
+      is_taken[row.slot] = true;
+      total += row.count;
+    }
+    if (M < 1 || total != M) return false;
+    for (int t = 0; t < M; ++t) {
+      if (token_ids[t] < 0 || token_ids[t] >= config.vocab_size) return false;
+      if (previous_ids[t] < -1 || previous_ids[t] >= config.vocab_size) return false;
+    }
+    return std::all_of(wanted.begin(), wanted.end(), [&](int t) { return t >= 0 && t < M; });
+  }
+
   // token_ids, previous_ids: (M,), the latter -1 where a token has none before it. wanted: tokens, by their place in the
-  // step, whose logits (num_wanted, vocab_size) are asked for.
+  // step, whose logits (num_wanted, vocab_size) are asked for. fits() is true of all this.
   void step(const KVCache& cache, const std::vector<StepRow>& rows, const int32_t* token_ids, const int32_t* previous_ids,
             const std::vector<int>& wanted, float* logits) {
     M_ = 0;
@@ -92,26 +116,28 @@ class Model {
   // What one step writes, kept for the next; grown when a step is larger than any before.
   void reserve(const KVCache& cache, int M, int num_wanted) {
     const int C = config.n_embd;
+    // Sizes are noted last: where memory runs out in between, the next step begins anew.
     if (M > room_) {
-      room_ = round_up(M, 64);
-      x_ = Rows(room_, C), x0_ = Rows(room_, C), middle_ = Rows(room_, C), h_ = Rows(room_, C), y_ = Rows(room_, C);
-      qkv_ = Rows(room_, layers[0].qkv.padded_N());
-      wide_ = Rows(room_, 4 * C);
+      const int room = round_up(M, 64);
+      x_ = Rows(room, C), x0_ = Rows(room, C), middle_ = Rows(room, C), h_ = Rows(room, C), y_ = Rows(room, C);
+      qkv_ = Rows(room, layers[0].qkv.padded_N());
+      wide_ = Rows(room, 4 * C);
       bytes_ld_ = round_up(4 * C, 64);
-      bytes_ = Buffer<uint8_t>(static_cast<size_t>(room_) * bytes_ld_);
-      scales_.assign(room_, 0.0f);
-      token_row_.assign(room_, 0);
+      bytes_ = Buffer<uint8_t>(static_cast<size_t>(room) * bytes_ld_);
+      scales_.assign(room, 0.0f);
+      token_row_.assign(room, 0);
+      room_ = room;
     }
     if (num_wanted > wanted_room_) {
-      wanted_room_ = num_wanted;
       last_ = Rows(num_wanted, C);
       last_bytes_ = Buffer<uint8_t>(static_cast<size_t>(num_wanted) * round_up(C, 64));
       last_scales_.assign(num_wanted, 0.0f);
+      wanted_room_ = num_wanted;
     }
     const size_t scratch = round_up(static_cast<int>(Attention::scratch_size(config.head_dim, cache.max_len())), 64);
     if (scratch > scratch_size_) {
-      scratch_size_ = scratch;
       scratch_ = Buffer<float>(scratch * team_.num_threads());
+      scratch_size_ = scratch;
     }
   }
 

@@ -30,7 +30,7 @@ class NativeModel:
     ) -> None:
         self.config = config
         self.weights: Weights = weights
-        self.num_threads = num_threads
+        self.num_threads = num_threads = min(num_threads, library.MAX_THREADS)
         self._library = library.load()
         self._kept: list[Tensor] = []
         windows = np.array(config.windows, dtype=np.int32)
@@ -49,7 +49,9 @@ class NativeModel:
         return self._library.call("model_weight_bytes", self._handle)
 
     def new_cache(self, num_slots: int, max_len: int, max_step: int) -> "NativeCache":
-        """max_step: most tokens of a slot in one step; it sets how much more than its window a windowed layer keeps."""
+        """max_len: at most the model's context. max_step: most tokens of a slot in one step; it sets how much more than
+        its window a windowed layer keeps."""
+        assert 1 <= max_len <= self.config.sequence_len and num_slots >= 1 and max_step >= 1
         return NativeCache(self._library, self._handle, num_slots, max_len, max_step)
 
     def step(
@@ -63,25 +65,26 @@ class NativeModel:
         """Logits (len(wanted), V) float32 of the wanted tokens, by their place among all tokens of the step.
 
         rows are (slot, start, count) for distinct slots; token_ids hold their tokens one row after the other,
-        previous_ids the token before each, -1 at a sequence's start. Slots then hold start + count tokens.
+        previous_ids the token before each, -1 at a sequence's start. Slots then hold start + count tokens. Raises
+        IndexError where any of them is out of range, with nothing computed.
         """
         ids = np.array(token_ids, dtype=np.int32)
         previous = np.array(previous_ids, dtype=np.int32)
         table = np.array(rows, dtype=np.int32)
         places = np.array(wanted, dtype=np.int32)
-        assert table.size == 0 or (
-            table[:, 2].sum() == ids.size == previous.size
-            and (table[:, 1] + table[:, 2]).max() <= cache.max_len
-            and table[:, 2].max() <= cache.max_step
-            and table[:, 0].min() >= 0
-            and table[:, 0].max() < cache.num_slots
-            and ids.min() >= 0
-            and max(ids.max(), previous.max()) < self.config.vocab_size
-        ), "a step out of the cache's or the vocabulary's range"
+        assert ids.size == previous.size, "a previous token for each"
         logits = torch.empty((len(wanted), self.config.vocab_size))
         self._library.call(
             "step",
-            *(self._handle, cache.handle, table.ctypes.data, len(rows), ids.ctypes.data, previous.ctypes.data),
+            *(
+                self._handle,
+                cache.handle,
+                table.ctypes.data,
+                len(rows),
+                ids.size,
+                ids.ctypes.data,
+                previous.ctypes.data,
+            ),
             *(places.ctypes.data, len(wanted), logits.data_ptr()),
         )
         return logits

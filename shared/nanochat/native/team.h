@@ -33,15 +33,16 @@ inline void wait_for_change(std::atomic<uint32_t>& value, uint32_t old) {
 
 class Team {
  public:
+  // Throws std::system_error where the system gives no more threads.
   explicit Team(int num_threads) : num_threads_(num_threads), active_(num_threads) {
-    for (int id = 1; id < num_threads; ++id) threads_.emplace_back([this, id] { work(id); });
+    try {
+      for (int id = 1; id < num_threads; ++id) threads_.emplace_back([this, id] { work(id); });
+    } catch (...) {
+      stop();
+      throw;
+    }
   }
-  ~Team() {
-    is_stopping_ = true;
-    start_.store(~start_.load(), std::memory_order_release);
-    start_.notify_all();
-    for (auto& thread : threads_) thread.join();
-  }
+  ~Team() { stop(); }
   Team(const Team&) = delete;
   Team& operator=(const Team&) = delete;
 
@@ -63,9 +64,11 @@ class Team {
 
   // Nobody goes on before all are here.
   void meet() {
-    if (active_ == 1) return;
+    // Read before arriving: once all have, the next run may have another number.
+    const int active = active_;
+    if (active == 1) return;
     const uint32_t round = round_.load(std::memory_order_acquire);
-    if (arrived_.fetch_add(1, std::memory_order_acq_rel) == active_ - 1) {
+    if (arrived_.fetch_add(1, std::memory_order_acq_rel) == active - 1) {
       arrived_.store(0, std::memory_order_relaxed);
       round_.store(round + 1, std::memory_order_release);
       round_.notify_all();
@@ -87,7 +90,14 @@ class Team {
   }
 
  private:
-  static constexpr int kActiveBits = 10;
+  static constexpr int kActiveBits = 10;  // library.py's MAX_THREADS are what they hold
+
+  void stop() {
+    is_stopping_ = true;
+    start_.store(~start_.load(), std::memory_order_release);
+    start_.notify_all();
+    for (auto& thread : threads_) thread.join();
+  }
 
   void work(int id) {
     uint32_t seen = 0;

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cstdint>
 #include <vector>
 
 namespace nanochat {
@@ -23,10 +24,11 @@ class ThreadChoice {
   // For a step of M tokens. observe() is to follow.
   int choose(int M) {
     Size& size = sizes_[index(M)];
-    const int num = static_cast<int>(counts_.size()), step = size.num_steps++;
+    const int num = static_cast<int>(counts_.size());
+    const int64_t step = size.num_steps++;
     // All threads first; where that is over in no time, fewer are tried at once, else only now and then.
     if (step < kFirstTries || (step < kFirstTries * num && size.is_short)) {
-      size.current = num - 1 - step / kFirstTries;
+      size.current = num - 1 - static_cast<int>(step / kFirstTries);
       return counts_[size.current];
     }
     size.current = num - 1;
@@ -59,7 +61,8 @@ class ThreadChoice {
 
   struct Size {
     std::vector<double> seconds;  // a token, for each count
-    int num_steps = 0, current = 0;
+    int64_t num_steps = 0;
+    int current = 0;
     bool is_short = false;  // with all threads
   };
 

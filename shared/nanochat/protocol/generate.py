@@ -108,7 +108,7 @@ class GenerateRequest(Strict):
     top_k: int = Field(default=0, ge=0, le=200, description="0: off.")
     top_p: float = Field(default=1.0, gt=0, le=1)
     min_p: float = Field(default=0.0, ge=0, le=1, description="0: off.")
-    repetition_penalty: float = Field(default=1.0, gt=0, description="Over prompt and answer; 1: off.")
+    repetition_penalty: float = Field(default=1.0, ge=1e-3, le=1e3, description="Over prompt and answer; 1: off.")
     presence_penalty: float = Field(default=0.0, ge=-2, le=2)
     frequency_penalty: float = Field(default=0.0, ge=-2, le=2)
     logit_bias: dict[int, float] = Field(default_factory=dict, description="Token ids, each from -100 to 100.")

@@ -122,7 +122,7 @@ class _SamplingRequest(_Request):
     stream_options: StreamOptions | None = None
     user: str | None = Field(default=None, description="The caller's own name for its user; neither kept nor logged.")
     min_p: float = Field(default=0.0, ge=0, le=1, description="0: off.")
-    repetition_penalty: float = Field(default=1.0, gt=0, description="Over prompt and answer; 1: off.")
+    repetition_penalty: float = Field(default=1.0, ge=1e-3, le=1e3, description="Over prompt and answer; 1: off.")
     presence_penalty: float = Field(default=0.0, ge=-2, le=2)
     frequency_penalty: float = Field(default=0.0, ge=-2, le=2)
     logit_bias: dict[TokenIdText, Annotated[float, Field(ge=-100, le=100)]] = Field(default_factory=dict)

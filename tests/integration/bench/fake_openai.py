@@ -16,8 +16,8 @@ MODELS = {"object": "list", "data": [{"id": "fake", "object": "model"}]}
 
 @dataclass
 class FakeOpenAI:
-    """`fails`: what becomes of the n-th completion, counted from 0 (`status`, `error frame`, `cut off`, `hang`).
-    Without `takes`, the fields that every server knows are taken; others are refused by name."""
+    """`fails`: what becomes of the n-th completion, counted from 0: `status`, `error frame`, `odd frame`, `cut off` or
+    `hang`. Without `takes`, the fields that every server knows are taken; others are refused by name."""
 
     first_s: float = 0.05
     gap_s: float = 0.01
@@ -73,6 +73,8 @@ class FakeOpenAI:
                 if fate == "error frame" and n == 1:
                     yield _frame({"error": {"message": "the engine is gone"}})
                     return
+                if fate == "odd frame" and n == 1:
+                    yield "data: []\n\n"
                 yield _frame({"choices": [_choice(body, "w ", None)]})
             yield _frame({"choices": [_choice(body, "", "length")]})
             usage = {

@@ -95,11 +95,11 @@ def test_random_arrivals_come_at_their_rate_whatever_the_answers_take() -> None:
 
 
 def test_errors_are_counted_by_kind_and_others_go_on() -> None:
-    fake = FakeOpenAI(first_s=0.0, fails={0: "status", 3: "status", 5: "error frame", 7: "cut off"})
-    one = measured(fake, 2).figures
-    assert one.errors == {"status 503": 2, "error in the stream": 1, "cut off": 1}
-    assert one.num_requests == 12 and one.num_errors == 4
-    assert one.output_tokens_per_second == pytest.approx(8 * 4 / one.duration_s)
+    fails = {0: "status", 3: "status", 5: "error frame", 7: "cut off", 8: "odd frame"}
+    one = measured(FakeOpenAI(first_s=0.0, fails=fails), 2).figures
+    assert one.errors == {"status 503": 2, "error in the stream": 1, "cut off": 1, "unreadable answer": 1}
+    assert one.num_requests == 12 and one.num_errors == 5
+    assert one.output_tokens_per_second == pytest.approx(7 * 4 / one.duration_s)
 
 
 def test_an_address_where_nobody_listens_is_said_before_any_load() -> None:

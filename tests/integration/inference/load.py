@@ -38,6 +38,10 @@ class Load:
         for thread in self._threads:
             thread.join()
 
+    def until_answered(self, count: int, deadline_s: float) -> None:
+        """Wait for so many answers, of all since the beginning."""
+        until(lambda: self.ends[ANSWERED] >= count, f"{count} answers", deadline_s)
+
     def _ask(self, seed: int) -> None:
         rng = random.Random(seed)
         with httpx.Client(timeout=120) as client:

@@ -4,6 +4,7 @@ import asyncio
 import random
 import threading
 from collections.abc import AsyncIterator, Callable
+from queue import SimpleQueue
 
 import pytest
 import torch
@@ -16,11 +17,12 @@ from nanochat.engine.sequence import Sequence
 from nanochat.errors import Unavailable
 from nanochat.model.gpt import GPT
 from nanochat.protocol.generate import Done, GenerateError, GenerateEvent
-from nanochat_inference.batching.request import EventQueue, Request
+from nanochat_inference.batching.request import Request
 from nanochat_inference.batching.runner import Runner
 from nanochat_inference.loaded_model import LoadedModel
 from nanochat_inference.metrics import Metrics
 from nanochat_inference.settings import InferenceSettings
+from tests.decisive_model import decisive_model
 from tests.integration.inference.chain_model import ABAB, TOKENIZER, chain_model
 from tests.integration.inference.server import text_of, until
 
@@ -82,29 +84,20 @@ def _loaded(model: GPT) -> LoadedModel:
 
 def _request(loaded: LoadedModel, prompt: list[int], params: SamplingParams) -> Request:
     sequences = [Sequence(prompt, params, TOKENIZER, loaded.context_length, index=index) for index in range(params.n)]
-    return Request(sequences, EventQueue())
+    return Request(sequences, SimpleQueue())
 
 
 async def _all_events(request: Request) -> list[GenerateEvent]:
     events: list[GenerateEvent] = []
-    async with asyncio.timeout(60):
-        while not events or not isinstance(events[-1], Done | GenerateError):
-            events += await request.events.get()
+    while not events or not isinstance(events[-1], Done | GenerateError):
+        events += await asyncio.to_thread(request.events.get, timeout=60)
     return events
 
 
 @pytest.fixture(scope="module")
 def random_model() -> GPT:
-    """Every part active, and the likeliest token far ahead of the next, whatever the rounding."""
-    model = GPT(GPTConfig(sequence_len=128, vocab_size=265, n_layer=3, n_head=4, n_kv_head=2, n_embd=64))
-    generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            scale = parameter.shape[-1] ** -0.5 if parameter.dim() == 2 else 0.5
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
-        model.embedding.weight.mul_(8)
-        model.head.weight.mul_(4)
-    return model.requires_grad_(False).eval()
+    config = GPTConfig(sequence_len=128, vocab_size=265, n_layer=3, n_head=4, n_kv_head=2, n_embd=64)
+    return decisive_model(config, seed=2)
 
 
 async def test_the_service_says_what_offline_generation_and_the_plain_model_say(
@@ -197,6 +190,19 @@ async def test_a_client_that_leaves_during_a_call_leaves_no_trace(start: Start) 
         runner.submit(other, loaded)
     assert [text_of(await _all_events(other)) for other in others] == ["babab"] * NUM_SLOTS
     assert runner.num_open == 0
+
+
+async def test_a_client_that_leaves_before_its_request_is_queued_holds_no_place(start: Start) -> None:
+    runner, loaded = start(NoCalculator()), _loaded(chain_model(ABAB))
+    runner.use(loaded)
+    gone = _request(loaded, [ord("a")], SamplingParams(temperature=0, max_tokens=5, n=2))
+    runner.cancel(gone)
+    runner.submit(gone, loaded)
+    until(lambda: runner.num_open == 0, "its places are free")
+    other = _request(loaded, [ord("a")], SamplingParams(temperature=0, max_tokens=5))
+    runner.submit(other, loaded)
+    assert text_of(await _all_events(other)) == "babab"
+    assert gone.events.empty()
 
 
 async def test_a_calculator_that_breaks_gives_no_result(start: Start) -> None:

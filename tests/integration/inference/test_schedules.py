@@ -6,6 +6,7 @@ Scheduler, step, prefix cache and kernels together, without a thread or a clock,
 import random
 from collections import deque
 from collections.abc import Callable
+from queue import SimpleQueue
 
 import pytest
 import torch
@@ -20,8 +21,9 @@ from nanochat.engine.sequence import Sequence
 from nanochat.engine.step import run_step
 from nanochat.engine.torch_backend import TorchBackend
 from nanochat.model.gpt import GPT
-from nanochat_inference.batching.request import EventQueue, Request
+from nanochat_inference.batching.request import Request
 from nanochat_inference.batching.scheduler import Scheduler
+from tests.decisive_model import decisive_model
 from tests.integration.inference.chain_model import TOKENIZER
 
 NUM_SCHEDULES = {"kernels": 300, "torch": 40}
@@ -35,15 +37,7 @@ CONFIG = GPTConfig(
 
 @pytest.fixture(scope="module")
 def model() -> GPT:
-    model = GPT(CONFIG)
-    generator = torch.Generator().manual_seed(11)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            scale = parameter.shape[-1] ** -0.5 if parameter.dim() == 2 else 0.5
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
-        model.embedding.weight.mul_(8)
-        model.head.weight.mul_(4)
-    return model.requires_grad_(False).eval()
+    return decisive_model(CONFIG, seed=11)
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +71,7 @@ def plain(model: GPT, prompts: list[list[int]]) -> list[list[int]]:
 def make_backend(request: pytest.FixtureRequest, model: GPT) -> Callable[[int], Backend]:
     if request.param == "torch":
         return lambda num_slots: TorchBackend(model, num_slots=num_slots, max_len=CONFIG.sequence_len)
+    request.getfixturevalue("kernels")
     return lambda num_slots: NativeBackend(model, num_slots=num_slots, max_len=CONFIG.sequence_len, weights="fp32")
 
 
@@ -93,7 +88,7 @@ def _run(backend: Backend, prompts: list[list[int]], seed: int) -> dict[int, lis
             number, n = coming.popleft(), rng.choice([1, 1, 1, 2, 3])
             ids = list(prompts[number])
             choices = [Sequence(ids, greedy[n], TOKENIZER, backend.max_len, index=index) for index in range(n)]
-            request = Request(choices, EventQueue())
+            request = Request(choices, SimpleQueue())
             asked[request] = number
             scheduler.add(request)
         if scheduler.requests and rng.random() < 0.03:
@@ -116,7 +111,7 @@ def _run(backend: Backend, prompts: list[list[int]], seed: int) -> dict[int, lis
     return found
 
 
-async def test_every_schedule_says_what_the_plain_model_says(
+def test_every_schedule_says_what_the_plain_model_says(
     make_backend: Callable[[int], Backend],
     prompts: list[list[int]],
     plain: list[list[int]],
@@ -132,7 +127,8 @@ async def test_every_schedule_says_what_the_plain_model_says(
     assert num_compared > 100
 
 
-async def test_the_service_and_the_offline_loop_agree_to_the_last_token(model: GPT, prompts: list[list[int]]) -> None:
+@pytest.mark.usefixtures("kernels")
+def test_the_service_and_the_offline_loop_agree_to_the_last_token(model: GPT, prompts: list[list[int]]) -> None:
     """Nearness of logits is no excuse on the kernels: a row is computed to the bit as if it were alone."""
     backend = NativeBackend(model, num_slots=4, max_len=CONFIG.sequence_len, weights="int8")
     greedy = SamplingParams(temperature=0, max_tokens=MAX_TOKENS)

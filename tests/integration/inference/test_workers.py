@@ -37,8 +37,7 @@ def test_twenty_kills_under_load_lose_no_request_without_a_word(serve: Serve) ->
     with Load(server, num_clients=12) as load:
         for _ in range(20):
             until(lambda: num_ready(server) > 0, "a worker is ready", 60)
-            answered = load.ends[ANSWERED]
-            until(lambda before=answered: load.ends[ANSWERED] > before, "answers come", 60)  # type: ignore[misc]
+            load.until_answered(load.ends[ANSWERED] + 1, 60)
             kill(rng.choice(workers(server)))
             now = server.metric("nanochat_generation_tokens_total")
             assert now >= tokens, "a counter went backwards"
@@ -127,9 +126,11 @@ def test_a_checkpoint_is_swapped_in_every_worker_and_a_damaged_one_in_none(serve
 def test_all_processes_end_with_a_server_that_is_killed(serve: Serve) -> None:
     server = serve(workers=2)
     all_ready(server)
-    events_of(server.post(messages=[{"role": "user", "content": "hi"}]))  # a calculator's process is there too
+    events_of(server.post(messages=[{"role": "user", "content": "hi"}]))  # a calculator's process is there too,
+    events_of(server.post(prompt="a", response_format={"type": "regex", "regex": "[ab]*"}, max_tokens=4))
     started = family(server)
-    assert len(started) >= 3
+    assert any("nanochat.engine.grammar_process" in process.cmdline() for process in started)  # and a grammar's
+    assert len(started) >= 4
     server.process.kill()
     server.process.wait(10)
     until(lambda: all(is_gone(process) for process in started), "no process is left", 20)
@@ -145,14 +146,25 @@ def test_all_processes_end_with_a_server_that_is_stopped_while_a_worker_hangs(se
     until(lambda: all(is_gone(process) for process in started), "no process is left", 20)
 
 
+def test_a_server_that_is_stopped_before_a_worker_could_load_ends_too(serve: Serve) -> None:
+    server = serve(promoted=None)
+    until(lambda: bool(logged(server, "worker_started")), "a worker is started", 60)
+    os.kill(workers(server)[0].pid, signal.SIGSTOP)
+    server.models.promote("nanochat", "nano/sft/step_000001")
+    until(lambda: bool(logged(server, "model_loading")), "it is to load", 60)
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(20) == 0
+
+
 def test_workers_drain_on_sigterm(serve: Serve) -> None:
     server = serve(workers=2, max_running=1)
     all_ready(server)
-    with server.stream(prompt="a", max_tokens=700) as first, server.stream(prompt="a", max_tokens=700) as second:
+    # Long enough that the first has not ended when the second comes.
+    with server.stream(prompt="a", max_tokens=8000) as first, server.stream(prompt="a", max_tokens=8000) as second:
         assert {first.start().worker, second.start().worker} == {0, 1}
         server.process.send_signal(signal.SIGTERM)
         for running in (first, second):
-            assert list(running)[-1] == Done(prompt_tokens=2, completion_tokens=700)
+            assert list(running)[-1] == Done(prompt_tokens=2, completion_tokens=8000)
     assert server.process.wait(20) == 0
 
 
@@ -177,9 +189,9 @@ def test_memory_does_not_grow_over_a_thousand_requests(serve: Serve) -> None:
         return sum(psutil.Process(pid).memory_info().rss for pid in [server.process.pid, workers(server)[0].pid])
 
     with Load(server, num_clients=8, max_tokens=4) as load:
-        until(lambda: load.ends[ANSWERED] >= 500, "it is warm", 120)
+        load.until_answered(500, 120)  # it is warm
         before = resident_bytes()
-        until(lambda: load.ends[ANSWERED] >= 1500, "a thousand more are answered", 120)
+        load.until_answered(1500, 120)
         after = resident_bytes()
     assert load.wrong == []
     assert after < 1.02 * before

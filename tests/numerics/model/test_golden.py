@@ -57,6 +57,7 @@ def test_logits_are_the_golden_ones(case: Case) -> None:
     torch.testing.assert_close(found, case.arrays["logits"], rtol=0, atol=1e-5)
 
 
+@pytest.mark.usefixtures("kernels")
 def test_logits_of_the_cpus_kernels_are_the_golden_ones(case: Case) -> None:
     native = NativeModel(case.config, named_tensors(case.model))
     rows = case.arrays["tokens"].tolist()

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from nanochat.config import GPTConfig
 from nanochat.model.gpt import GPT
 from nanochat.model.names import named_tensors
 from nanochat.native.model import NativeCache, NativeModel, Weights
+
+pytestmark = pytest.mark.usefixtures("kernels")
 
 # Sizes that fill vectors, panels and tiles, and sizes that do not.
 CONFIGS = {
@@ -161,6 +164,53 @@ def test_copied_slots_and_restored_blocks_go_on_as_their_source(model: GPT) -> N
     original, copied, restored = _step(native, cache, same, [(slot, length, 1) for slot in range(3)])
     assert torch.equal(original, copied)
     assert torch.equal(original, restored)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"rows": [(2, 0, 2)]},
+        {"rows": [(-1, 0, 2)]},
+        {"rows": [(0, 63, 2)]},
+        {"rows": [(0, -1, 2)]},
+        {"rows": [(0, 0, 1)]},
+        {"rows": [(0, 0, 0), (1, 0, 2)]},
+        {"rows": [(0, 0, 1), (0, 1, 1)]},
+        {"rows": [], "token_ids": [], "previous_ids": []},
+        {"rows": [(0, 0, 9)], "token_ids": [1] * 9, "previous_ids": [-1] * 9},
+        {"rows": [(0, 2**31 - 1, 2)]},
+        {"token_ids": [1, 100]},
+        {"token_ids": [1, -1]},
+        {"previous_ids": [-2, 1]},
+        {"previous_ids": [-1, 100]},
+        {"wanted": [2]},
+        {"wanted": [-1]},
+    ],
+)
+def test_nothing_beyond_cache_vocabulary_and_step_is_touched(
+    random_model: Callable[[GPTConfig], GPT], wrong: dict[str, list[Any]]
+) -> None:
+    config = CONFIGS["one layer"]
+    native = NativeModel(config, named_tensors(random_model(config)))
+    cache = native.new_cache(2, config.sequence_len, 8)
+    step: dict[str, list[Any]] = {"rows": [(0, 0, 2)], "token_ids": [1, 2], "previous_ids": [-1, 1], "wanted": [1]}
+    expected = native.step(cache, **step)
+    with pytest.raises(IndexError):
+        native.step(cache, **{**step, **wrong})
+    assert torch.equal(native.step(cache, **step), expected)
+
+
+def test_slots_and_blocks_beyond_the_cache_are_refused(random_model: Callable[[GPTConfig], GPT]) -> None:
+    config = CONFIGS["one layer"]
+    cache = NativeModel(config, named_tensors(random_model(config))).new_cache(2, config.sequence_len, 8)
+    room = torch.empty(cache.block_size)
+    for arguments in ((0, 2, 1), (-1, 0, 1), (0, 1, config.sequence_len + 1), (0, 1, -1)):
+        with pytest.raises(IndexError):
+            cache.copy_slot(*arguments)
+    for copy in (cache.save_block, cache.restore_block):
+        for slot, block in ((2, 0), (-1, 0), (0, -1), (0, config.sequence_len // 16)):
+            with pytest.raises(IndexError):
+                copy(slot, block, room.data_ptr())
 
 
 def test_new_weights_take_the_place_of_old_ones(random_model: Callable[[GPTConfig], GPT]) -> None:

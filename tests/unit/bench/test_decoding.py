@@ -11,7 +11,6 @@ from nanochat.bench.work import Work
 from nanochat.config import GPTConfig
 from nanochat.engine.generate import Engine
 from nanochat.engine.params import SamplingParams
-from nanochat.errors import InvalidConfig
 from nanochat.model.gpt import Linear
 
 CONFIG = GPTConfig.from_depth(3, vocab_size=320, sequence_len=256, head_dim=32)
@@ -80,12 +79,9 @@ def test_twelve_layers_have_the_weights_that_peers_are_given() -> None:
     assert work.layer_weights == 12 * 12 * 768**2 and work.head_weights == 32768 * 768  # 110M
 
 
+@pytest.mark.usefixtures("kernels")
 def test_int8_weights_are_measured_alike() -> None:
-    try:
-        engine = make_engine(CONFIG, "int8", 2, 32)
-    except InvalidConfig as exc:
-        pytest.skip(exc.message)
-    (found,) = measure(engine, CONFIG.vocab_size, [2], CASE, num_rounds=1)
+    (found,) = measure(make_engine(CONFIG, "int8", 2, 32), CONFIG.vocab_size, [2], CASE, num_rounds=1)
     assert found.total_s > 0
 
 

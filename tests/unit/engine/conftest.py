@@ -11,6 +11,7 @@ from nanochat.engine.native_backend import NativeBackend
 from nanochat.engine.torch_backend import TorchBackend
 from nanochat.model.gpt import GPT
 from nanochat.tokenizer.bpe import Tokenizer
+from tests.decisive_model import decisive_model
 
 CONFIG = GPTConfig(
     sequence_len=256, vocab_size=265, n_layer=4, n_head=4, n_kv_head=2, n_embd=64, short_window_divisor=4
@@ -30,16 +31,7 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture(scope="session")
 def model() -> GPT:
-    """Weights large enough that the likeliest token is far ahead of the next, whatever the rounding."""
-    model = GPT(CONFIG)
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            scale = parameter.shape[-1] ** -0.5 if parameter.dim() == 2 else 0.5
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
-        model.embedding.weight.mul_(8)
-        model.head.weight.mul_(4)
-    return model.requires_grad_(False).eval()
+    return decisive_model(CONFIG, seed=5)
 
 
 def replayed(compute: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, Callable[[], None]]:
@@ -59,6 +51,7 @@ def make_backend(request: pytest.FixtureRequest, model: GPT) -> Callable[..., Ba
         if request.param != "kernels":
             record = replayed if request.param == "graphs" else None
             return TorchBackend(model, num_slots=num_slots, max_len=max_len, record=record)
+        request.getfixturevalue("kernels")
         return NativeBackend(model, num_slots=num_slots, max_len=max_len, weights="fp32")
 
     return make_backend

@@ -4,13 +4,16 @@ import json
 import random
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import torch
 
+from nanochat.config import GPTConfig
 from nanochat.engine import grammar_compiler
 from nanochat.engine.choosing import append_sampled
+from nanochat.engine.generate import Engine
 from nanochat.engine.grammar import constrained
 from nanochat.engine.grammar_compiler import GrammarCompiler
 from nanochat.engine.params import SamplingParams
@@ -18,6 +21,8 @@ from nanochat.engine.sequence import Sequence
 from nanochat.errors import InvalidRequest
 from nanochat.protocol.generate import (
     ChoiceFormat,
+    Delta,
+    Finished,
     JsonObjectFormat,
     JsonSchemaFormat,
     RegexFormat,
@@ -25,6 +30,7 @@ from nanochat.protocol.generate import (
     TextFormat,
 )
 from nanochat.tokenizer.bpe import Tokenizer
+from tests.decisive_model import decisive_model
 
 # Bytes, and tokens that run over the borders of what a grammar is made of.
 TOKENIZER = Tokenizer([*(bytes([byte]) for byte in range(256)), b'{"', b'": ', b'", "', b"12", b"true}", b"ye", b"no"])
@@ -216,3 +222,30 @@ def test_a_server_without_xgrammar_says_so(monkeypatch: pytest.MonkeyPatch) -> N
     with GrammarCompiler() as compiler, pytest.raises(InvalidRequest, match="needs the package xgrammar") as caught:
         compiler.compile(JsonObjectFormat(), TOKENIZER)
     assert caught.value.param == "response_format"
+
+
+def test_a_format_that_several_ask_for_at_once_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    num_compiled = 0
+    compile_one = GrammarCompiler._compile
+
+    def counted(self: GrammarCompiler, source: dict[str, str], tokenizer: Tokenizer) -> Any:
+        nonlocal num_compiled
+        num_compiled += 1
+        return compile_one(self, source, tokenizer)
+
+    monkeypatch.setattr(GrammarCompiler, "_compile", counted)
+    with GrammarCompiler(timeout_s=20.0) as compiler, ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: compiler.compile(CITY, TOKENIZER), range(4)))
+    assert num_compiled == 1 and len(set(found)) == 1
+
+
+def test_offline_completions_follow_a_grammar(compiler: GrammarCompiler) -> None:
+    config = GPTConfig(sequence_len=64, vocab_size=V, n_layer=1, n_head=1, n_kv_head=1, n_embd=32)
+    engine = Engine.of(decisive_model(config, seed=1), TOKENIZER, num_slots=4)
+    grammar = compiler.compile(ChoiceFormat(choices=["yes", "no"]), TOKENIZER)
+    prompts = [[TOKENIZER.bos_id], [TOKENIZER.bos_id, 7]]
+    found = engine.generate(prompts, SamplingParams(temperature=2, seed=1, n=6), grammar)
+    assert {choice.text for group in found for choice in group} == {"yes", "no"}
+    *told, finished = engine.stream(prompts[0], SamplingParams(seed=2), grammar)
+    assert "".join(delta.text for delta in told if isinstance(delta, Delta)) in ("yes", "no")
+    assert isinstance(finished, Finished) and finished.finish_reason == "stop"

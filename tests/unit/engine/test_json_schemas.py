@@ -16,6 +16,7 @@ from nanochat.errors import InvalidRequest
         ({"items": {"dependentRequired": {"a": ["b"]}}}, "schema.items has 'dependentRequired'"),
         ({"$defs": {"x": {"anyOf": [{}, {"not": {}}]}}}, "schema.$defs.x.anyOf[1] has 'not'"),
         ({"type": "string", "format": "colour"}, "the format 'colour'"),
+        ({"type": "string", "format": ["date"]}, "the format ['date']"),
         ({"anyOf": [{"type": "integer"}], "minimum": 5}, "'anyOf' beside 'minimum'"),
         ({"$ref": "#/$defs/a", "maxLength": 3, "$defs": {"a": {}}}, "'$ref' beside 'maxLength'"),
         ({"prefixItems": [{"format": "colour"}]}, "schema.prefixItems[0] has the format"),

@@ -22,6 +22,8 @@ from nanochat.errors import InvalidRequest
         ("min_p", -0.1),
         ("min_p", 1.1),
         ("repetition_penalty", 0.0),
+        ("repetition_penalty", 1e-46),  # float32's 0: every logit of the prompt's tokens would be infinite
+        ("repetition_penalty", 1e39),
         ("repetition_penalty", float("inf")),
         ("presence_penalty", 2.1),
         ("frequency_penalty", -2.1),

@@ -5,13 +5,16 @@ from collections.abc import Callable
 
 import pytest
 
+from nanochat.config import GPTConfig
 from nanochat.engine.backend import BLOCK_TOKENS, Backend
+from nanochat.engine.native_backend import NativeBackend
 from nanochat.engine.params import SamplingParams
 from nanochat.engine.prefix_cache import PrefixCache
 from nanochat.engine.sequence import Sequence
 from nanochat.engine.slots import Row
-from nanochat.engine.step import run_step
+from nanochat.engine.step import run_step, score_prompt
 from nanochat.tokenizer.bpe import Tokenizer
+from tests.decisive_model import decisive_model
 
 MakeBackend = Callable[..., Backend]
 GREEDY = SamplingParams(temperature=0, max_tokens=12)
@@ -75,6 +78,26 @@ def test_a_prompts_last_token_is_always_computed(make_backend: MakeBackend, toke
     first = _run(backend, tokenizer, prompt, prefixes)
     second = _run(backend, tokenizer, prompt, prefixes)
     assert (second.num_cached, second.generated_ids) == (32, first.generated_ids)
+
+
+@pytest.mark.usefixtures("kernels")
+def test_a_scored_prompt_is_kept_while_layers_with_windows_still_hold_it(tokenizer: Tokenizer) -> None:
+    """Longer than a window's ring, so that its beginning is overwritten before its end is computed."""
+    config = GPTConfig(
+        sequence_len=640, vocab_size=265, n_layer=3, n_head=2, n_kv_head=1, n_embd=32, short_window_divisor=20
+    )
+    model = decisive_model(config, seed=6)
+    backend, plain = (NativeBackend(model, num_slots=1, max_len=640, weights="fp32") for _ in range(2))
+    prefixes = PrefixCache(backend, 100 * backend.block_bytes())
+    system = [256, *_ids(40, 18)]
+    row = Row(Sequence([*system, *_ids(560, 19)], GREEDY, tokenizer, backend.max_len), slot=0)
+    assert len(score_prompt(backend, row, prefixes)) == 601
+    run_step(backend, [row], prefixes=prefixes)
+    for seed in range(20, 25):
+        prompt = [*system, *_ids(5, seed)]
+        found = _run(backend, tokenizer, prompt, prefixes)
+        assert found.num_cached == 32
+        assert found.generated_ids == _run(plain, tokenizer, prompt, None).generated_ids
 
 
 @pytest.mark.parametrize("num_blocks", [0, 1, 3, 7])

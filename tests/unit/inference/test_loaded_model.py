@@ -53,6 +53,7 @@ def test_low_precision_computes_as_the_model_does_in_it(trained: tuple[GPT, Path
     assert torch.equal(loaded.backend.forward_all(Chunk(0, 0, token_ids, -1)), expected)
 
 
+@pytest.mark.usefixtures("kernels")
 def test_int8_is_taken_where_it_costs_next_to_nothing(
     trained: tuple[GPT, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,12 +1,12 @@
 """First come, first served; a row that waits for the calculator keeps its slot; who leaves is gone at once."""
 
-import asyncio
+from queue import SimpleQueue
 
 from nanochat.engine.params import SamplingParams
 from nanochat.engine.sequence import Sequence
 from nanochat.protocol.generate import Done
 from nanochat.tokenizer.bpe import Tokenizer
-from nanochat_inference.batching.request import EventQueue, Request
+from nanochat_inference.batching.request import Request
 from nanochat_inference.batching.scheduler import Scheduler
 
 TOKENIZER = Tokenizer([bytes([byte]) for byte in range(256)])
@@ -16,10 +16,10 @@ PYTHON_START, PYTHON_END = (TOKENIZER.special_id(name) for name in ("<|python_st
 def _request(n: int = 1, length: int = 3) -> Request:
     prompt, params = [1] * length, SamplingParams(n=n)
     sequences = [Sequence(prompt, params, TOKENIZER, 50, index=index) for index in range(n)]
-    return Request(sequences, EventQueue())
+    return Request(sequences, SimpleQueue())
 
 
-async def test_requests_are_admitted_in_order_as_slots_allow() -> None:
+def test_requests_are_admitted_in_order_as_slots_allow() -> None:
     scheduler = Scheduler(2)
     first, second, third = _request(), _request(), _request()
     for request in (first, second, third):
@@ -32,7 +32,7 @@ async def test_requests_are_admitted_in_order_as_slots_allow() -> None:
     assert [scheduler.request_of(row) for row in scheduler.admit()] == [third]
 
 
-async def test_a_row_that_waits_for_the_calculator_does_not_run_but_keeps_its_slot() -> None:
+def test_a_row_that_waits_for_the_calculator_does_not_run_but_keeps_its_slot() -> None:
     scheduler = Scheduler(1)
     scheduler.add(_request())
     (row,) = scheduler.admit()
@@ -48,7 +48,7 @@ async def test_a_row_that_waits_for_the_calculator_does_not_run_but_keeps_its_sl
     assert scheduler.runnable() == [row]
 
 
-async def test_a_removed_request_leaves_its_slots_and_the_queue() -> None:
+def test_a_removed_request_leaves_its_slots_and_the_queue() -> None:
     scheduler = Scheduler(2)
     leaving, staying = _request(n=3), _request()
     scheduler.add(leaving)
@@ -61,7 +61,7 @@ async def test_a_removed_request_leaves_its_slots_and_the_queue() -> None:
     assert scheduler.requests == [staying]
 
 
-async def test_a_finished_choice_is_not_counted_when_its_request_leaves() -> None:
+def test_a_finished_choice_is_not_counted_when_its_request_leaves() -> None:
     scheduler = Scheduler(4)
     request = _request(n=2)
     scheduler.add(request)
@@ -70,7 +70,7 @@ async def test_a_finished_choice_is_not_counted_when_its_request_leaves() -> Non
     assert scheduler.remove(request) == 1
 
 
-async def test_cached_tokens_are_those_of_rows_in_slots() -> None:
+def test_cached_tokens_are_those_of_rows_in_slots() -> None:
     scheduler = Scheduler(2)
     for length in (3, 5, 7):
         scheduler.add(_request(length=length))
@@ -79,12 +79,10 @@ async def test_cached_tokens_are_those_of_rows_in_slots() -> None:
     assert scheduler.num_cached_tokens == 8
 
 
-def test_events_for_a_loop_that_has_ended_are_dropped() -> None:
-    async def make() -> Request:
-        return _request()
-
-    request = asyncio.run(make())
+def test_what_is_in_the_outbox_is_handed_over_once() -> None:
+    request, done = _request(), Done(prompt_tokens=1, completion_tokens=1)
     request.send()
-    request.outbox.append(Done(prompt_tokens=1, completion_tokens=1))
+    request.outbox.append(done)
     request.send()
-    assert request.outbox == []
+    request.send()
+    assert request.events.get_nowait() == [done] and request.events.empty()

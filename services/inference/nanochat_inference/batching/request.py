@@ -3,8 +3,6 @@
 Torch-free. Once submitted, everything here but `events` belongs to the engine's thread.
 """
 
-import asyncio
-import contextlib
 import time
 from collections.abc import Sequence as Seq
 from typing import Protocol
@@ -18,23 +16,6 @@ class TakesEvents(Protocol):
 
     def put(self, events: Seq[GenerateEvent]) -> None:
         """On the engine's thread: returns at once. Never an empty list; Done or GenerateError comes last."""
-
-
-class EventQueue:
-    """From the engine's thread to one coroutine. Bounded by what a request can say: a full context a choice."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[Seq[GenerateEvent]] = asyncio.Queue()
-
-    def put(self, events: Seq[GenerateEvent]) -> None:
-        """From any thread. Events for a loop that has ended are dropped: nobody can read them."""
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._queue.put_nowait, events)
-
-    async def get(self) -> Seq[GenerateEvent]:
-        """The next events, in order; never an empty list. Done or GenerateError comes last."""
-        return await self._queue.get()
 
 
 class Request:

@@ -170,18 +170,20 @@ class Runner:
         self._is_stopping = True
 
     def _add(self, request: Request, loaded: LoadedModel) -> None:
+        if request.is_closed:  # its client left before it was queued
+            self._close(len(request.sequences), "abort")
+            return
         if loaded not in self._models:  # it was accepted just before a swap and the old model is gone already
             self._models.insert(0, loaded)
-        if not request.is_closed:
-            loaded.scheduler.add(request)
+        loaded.scheduler.add(request)
 
     def _advance(self, loaded: LoadedModel) -> None:
         """One step of one model."""
         for row in loaded.scheduler.admit():
             request = loaded.scheduler.request_of(row)
             self._metrics.request_queue_time.observe(time.monotonic() - request.arrived_at)
-            if request.wants_prompt_logprobs and row.fork_of is None and not request.has_started:
-                request.prompt_logprobs = score_prompt(loaded.backend, row)
+            if request.wants_prompt_logprobs and request.prompt_logprobs is None:
+                request.prompt_logprobs = score_prompt(loaded.backend, row, loaded.prefixes)
         rows = loaded.scheduler.runnable()
         num_decoding = loaded.scheduler.num_decoding
         started = time.monotonic()

@@ -10,7 +10,8 @@ supervisor.py      starts it, notices its end and its silence, starts it again
 pool.py            all of them: admission, dispatch, loss and retry, swaps
 totals.py          the workers' metrics added up, across restarts
 worker_process.py  the worker's side: python -m nanochat_inference.pool.worker_process
-outbox.py          what it has to say, a frame a step; heartbeat.py that it lives
+outbox.py          what it has to say, a frame a step
+usage.py           what its process uses
 
 Only worker_process.py, and what it alone imports, loads torch.
 """

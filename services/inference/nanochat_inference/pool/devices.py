@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from nanochat.errors import InvalidConfig
+from nanochat.errors import InvalidConfig, Unavailable
 from nanochat_inference.settings import InferenceSettings
 
 # Loading torch from a slow disk.
@@ -22,12 +22,17 @@ _ACCELERATORS = ("nvidia[0-9]*", "nvidiactl", "kfd", "dxg")
 def find_devices(name: str) -> list[str]:
     """Devices by the name of a setting: auto, cpu, cuda, cuda:1, mps. Takes seconds but for cpu.
 
-    Raises InvalidConfig on a device that is not here.
+    Raises InvalidConfig on a device that is not here, Unavailable where torch cannot be asked.
     """
     if name == "cpu" or (name == "auto" and not _may_have_an_accelerator()):
         return ["cpu"]
     command = [sys.executable, "-m", "nanochat_inference.pool.devices", name]
-    asked = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=_ASKING_TIMEOUT_S, check=True)
+    try:
+        asked = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=_ASKING_TIMEOUT_S, check=True)
+    except (OSError, subprocess.SubprocessError) as exc:
+        raise Unavailable(
+            f"torch could not be asked for the devices of this machine ({exc}); the log says why."
+        ) from exc
     answer = json.loads(asked.stdout)
     if "error" in answer:
         raise InvalidConfig(answer["error"], param="device")

@@ -74,12 +74,15 @@ class Pool:
             for worker in self._workers
         ]
         self._tasks: list[asyncio.Task[None]] = []
+        self._is_stopping = False
 
     def start(self) -> None:
         self._tasks = [asyncio.create_task(supervisor.run()) for supervisor in self._supervisors]
 
     async def stop(self) -> None:
-        """End all workers; requests still open get an error."""
+        """End all workers; requests still open get an error, and so does a swap."""
+        self._is_stopping = True
+        self._changed.set()
         self.abort_all(Unavailable("the server is stopping; try again."))
         for task in self._tasks:
             task.cancel()
@@ -294,12 +297,17 @@ class Pool:
         self._dispatch()
 
     async def _without(self, reference: str) -> list[Worker]:
-        """Workers on what is in service that have not loaded this yet. Waits until there is one, or one that has."""
+        """Workers on what is in service that have not loaded this yet. Waits until there is one, or one that has.
+
+        Raises Unavailable once no worker will come any more.
+        """
         current = self._chosen.reference if self._chosen is not None else None
         while True:
             ours = [worker for worker in self._workers if worker.is_up and worker.reference == current]
             if ours:
                 return [worker for worker in ours if not worker.has_loaded(reference)]
+            if self._is_stopping:
+                raise Unavailable("the server is stopping; no checkpoint is loaded any more.")
             self._changed.clear()
             await self._changed.wait()
 

@@ -58,6 +58,7 @@ class Supervisor:
             except OSError as exc:
                 worker.status = f"it cannot be started: {exc}"
                 log.error("worker_not_started", extra={"worker": worker.index, "reason": str(exc)})
+                await worker.end()
             except Exception:
                 log.exception("supervisor_failed", extra={"worker": worker.index})
                 await worker.end()

@@ -117,8 +117,11 @@ def _key(sample: Sample) -> _Key:
 
 
 def _keys(family: Family, sums: Mapping[_Key, float]) -> Iterator[_Key]:
-    """A family's series, those that appeared later after the first ones. Buckets stay in order."""
+    """A family's series, those that appeared later after the first ones. Buckets stay in order.
+
+    A gauge's series with labels goes with the workers that have it.
+    """
     known = dict.fromkeys(_key(sample) for sample in family.samples)
-    yield from known
     names = {name for name, _ in known}
+    yield from (key for key in known if key in sums or not key[1] or family.type != "gauge")
     yield from (key for key in sums if key[0] in names and key not in known)

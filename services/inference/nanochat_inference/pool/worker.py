@@ -189,6 +189,8 @@ class Worker:
     async def load(self, reference: str, folder: Path) -> ServedModel:
         """Beside what it serves. Raises CheckpointCorrupt and the like; Unavailable where the worker ends."""
         assert self._loading is None
+        if self.is_lost.is_set():  # nobody would answer
+            raise self._lost_loading()
         self._loading = asyncio.get_running_loop().create_future()
         self._send(Load(reference=reference, folder=folder))
         try:
@@ -236,7 +238,10 @@ class Worker:
         """The channel has ended."""
         self.is_lost.set()
         if self._loading is not None and not self._loading.done():
-            self._loading.set_exception(WorkerLost(f"worker {self.index} ended while it loaded a checkpoint."))
+            self._loading.set_exception(self._lost_loading())
+
+    def _lost_loading(self) -> WorkerLost:
+        return WorkerLost(f"worker {self.index} ended while it loaded a checkpoint.")
 
     def take(self, frame: Frame) -> None:
         self.heard_at = _now()

@@ -54,6 +54,7 @@ from nanochat_inference.pool.frames import (
     to_worker,
 )
 from nanochat_inference.pool.outbox import Outbox, Outlet
+from nanochat_inference.pool.usage import UsageCollector
 from nanochat_inference.preparation import sequences
 
 log = logging.getLogger(__name__)
@@ -82,6 +83,7 @@ class Worker:
         self._outbox = Outbox(channel)
         self._metrics = Metrics()
         gpu.register_metrics(self._metrics.registry, self._device)
+        self._metrics.registry.register(UsageCollector(configure.worker, str(self._device)))
         self._calculator = Calculator()
         self._runner = Runner(
             self._calculator,
@@ -243,6 +245,7 @@ class Worker:
                 os._exit(_BROKEN_STATUS)
             if self._runner.num_models < num_models:
                 _give_back_memory()
+                log.info("memory_given_back")
             num_models = self._runner.num_models
             self._outbox.post(self._state())
 
@@ -283,13 +286,15 @@ def _configured(channel: socket.socket, frame: Frame) -> Worker:
     configure = to_worker.validate_json(frame.body)
     assert isinstance(configure, Configure)
     setup_logs("inference", configure.settings.common.log_level)
-    logging.setLogRecordFactory(partial(_record, configure.worker))
+    logging.setLogRecordFactory(partial(_record, configure.worker, logging.getLogRecordFactory()))
     return Worker(channel, configure)
 
 
-def _record(worker: int, *arguments: object, **fields: object) -> logging.LogRecord:
+def _record(
+    worker: int, make: Callable[..., logging.LogRecord], *arguments: object, **fields: object
+) -> logging.LogRecord:
     """Every line says which worker's it is."""
-    record = logging.LogRecord(*arguments, **fields)  # type: ignore[arg-type]
+    record = make(*arguments, **fields)
     record.worker = worker
     return record
 

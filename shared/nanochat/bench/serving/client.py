@@ -14,13 +14,13 @@ import httpx
 
 from nanochat.bench.serving.prompts import Messages, Prompt, token_ids, words
 from nanochat.errors import NotFound, Unauthorized, Unavailable
+from nanochat.tokenizer.special import SPECIAL_TOKENS
 
 _CONNECT_S = 10.0
 # Nearly all tokens alike, so that one that ends the answer is rare: for servers that do not take ignore_eos.
 _STOP_FREE_TEMPERATURE = 2.0
 # Ids that exist in every vocabulary, for servers that do not tell theirs.
 _SMALL_VOCABULARY = 256
-_NUM_SPECIAL_TOKENS = 9
 
 PromptKind = Literal["ids", "text", "chat"]
 _KINDS: tuple[PromptKind, ...] = ("ids", "text", "chat")
@@ -124,7 +124,7 @@ class Server:
         num_ids 0: as many as the server says it has, or few. Raises Unavailable where it answers nothing at all.
         """
         known = (await self.listed()).get("nanochat", {}).get("vocab_size", 0)
-        num_ids = num_ids or max(0, known - _NUM_SPECIAL_TOKENS) or _SMALL_VOCABULARY
+        num_ids = num_ids or max(0, known - len(SPECIAL_TOKENS)) or _SMALL_VOCABULARY
         answer = Answer()
         for kind, takes_ignore_eos in itertools.product(_KINDS, (True, False)):
             dialect = Dialect(prompts=kind, takes_ignore_eos=takes_ignore_eos, num_ids=num_ids, temperature=temperature)
@@ -155,7 +155,7 @@ class Server:
             answer.error = "no connection"
         except httpx.HTTPError:
             answer.error = "connection lost"
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, LookupError, TypeError, AttributeError):
             answer.error = "unreadable answer"
         finally:
             answer.is_open = False

@@ -1,5 +1,6 @@
 """Admission, choice, loss and retry by the book, without a process."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from nanochat.errors import CheckpointCorrupt, InvalidRequest, NanochatError, Un
 from nanochat_inference.pool.flight import Piece
 from nanochat_inference.pool.frames import Cancel, Drop, Events, Load, Loaded, NotLoaded, Rejected, Use
 from nanochat_inference.pool.pool import MAX_ATTEMPTS
+from nanochat_inference.pool.worker import WorkerLost
 from nanochat_inference.settings import InferenceSettings
 
 from .conftest import SERVED, Stage
@@ -149,6 +151,23 @@ async def test_stopping_tells_everybody_once(stage: Stage) -> None:
     assert stage.pool.num_open == 0
 
 
+async def test_a_worker_that_is_gone_when_it_is_to_load_says_so(stage: Stage) -> None:
+    """Between the look at who is up and the asking, its channel may close."""
+    stage.workers[0].lose()
+    with pytest.raises(WorkerLost):
+        await asyncio.wait_for(stage.workers[0].load("b", Path("b")), 5)
+
+
+async def test_stopping_ends_a_swap_that_waits_for_a_worker(stage: Stage) -> None:
+    stage.dies(0)
+    stage.dies(1)
+    serving = asyncio.create_task(stage.pool.serve("b", Path("b")))
+    await asyncio.sleep(0)
+    await stage.pool.stop()
+    with pytest.raises(Unavailable, match="stopping"):
+        await asyncio.wait_for(serving, 5)
+
+
 async def test_the_beginning_of_a_chat_leads_back_to_its_worker_until_that_has_two_more(stage: Stage) -> None:
     text = "x" * 300
     first = stage.ask(text)
@@ -159,8 +178,6 @@ async def test_the_beginning_of_a_chat_leads_back_to_its_worker_until_that_has_t
 
 async def _swap(stage: Stage, *answers: object) -> BaseException | None:
     """Serve "b"; each worker answers as given. None to let it die."""
-    import asyncio
-
     serving = asyncio.create_task(stage.pool.serve("b", Path("b")))
     await asyncio.sleep(0)
     await asyncio.sleep(0)

@@ -2,6 +2,7 @@
 
 from nanochat_inference.metrics import Metrics
 from nanochat_inference.pool.totals import Totals, snapshot
+from nanochat_inference.pool.usage import UsageCollector
 
 TTFT = "nanochat_time_to_first_token_seconds"
 
@@ -49,6 +50,27 @@ def test_what_a_lost_worker_counted_stays_and_what_it_measured_goes() -> None:
     totals.lose(0)
     totals.lose(0)
     assert values(totals) == (6, 4, 0, 0, 2, 2)
+
+
+def test_what_a_workers_process_uses_has_its_name_and_goes_with_it() -> None:
+    totals = Totals()
+    names = [{"worker": str(number), "device": "cpu"} for number in range(2)]
+    registries = [worker(0, 0, 0.0, 1.0).registry for _ in names]
+    for number, registry in enumerate(registries):
+        registry.register(UsageCollector(number, "cpu"))
+        totals.take(number, snapshot(registry))
+
+    def values(name: str) -> list[float | None]:
+        return [totals.registry.get_sample_value(f"nanochat_worker_{name}", labels) for labels in names]
+
+    assert all(size is not None and size > 2**20 for size in values("resident_memory_bytes"))
+    before = values("cpu_seconds_total")
+    assert all(before)
+    for number in range(2):
+        totals.lose(number)
+    assert (values("cpu_seconds_total"), values("resident_memory_bytes")) == (before, [None, None])
+    totals.take(0, snapshot(registries[0]))  # a new life adds to the old one's
+    assert values("cpu_seconds_total")[0] >= 2 * before[0]
 
 
 def test_what_no_worker_can_count_is_added() -> None:
