@@ -35,6 +35,7 @@ def test_a_promotion_in_mid_stream_changes_new_requests_and_not_the_running_one(
     assert any(isinstance(event, Delta) for event in rest), "it was still running when the new model answered"
     assert rest[-1] == Done(prompt_tokens=2, completion_tokens=2000)
     server.until(lambda: any(line["checkpoint"] == FIRST for line in logged(server, "model_freed")), "it is freed")
+    server.until(lambda: bool(logged(server, "memory_given_back")), "what it took goes back")
     assert server.metric(f'nanochat_model_info{{checkpoint="{SECOND}",model="nanochat"}}') == 1
     assert FIRST not in server.get("/metrics").text
     (replica,) = server.models.live_replicas("nanochat")
