@@ -85,7 +85,11 @@ def _serves(server: Server, checkpoint: str) -> None:
 
 def _has_given_back(server: Server, num_models: int) -> None:
     """So many models are freed, and the allocator has given back what they had: a beat later."""
-    server.until(lambda: len(logged(server, "memory_given_back")) == num_models, "the old model's memory is back")
+
+    def has_given_back() -> bool:
+        return any(line["num_models"] == num_models for line in logged(server, "memory_given_back"))
+
+    server.until(has_given_back, "the old model's memory is back")
 
 
 def _save_large(home: Path, step: int) -> str:

@@ -42,6 +42,12 @@ def test_a_promotion_in_mid_stream_changes_new_requests_and_not_the_running_one(
     server.models.rollback("nanochat")
     _serves(server, FIRST)
 
+    def num_given_back() -> int:
+        return max((line["num_models"] for line in logged(server, "memory_given_back")), default=0)
+
+    # Of the swap back too, which is over between two beats: nothing ran on the old model.
+    server.until(lambda: num_given_back() == len(logged(server, "model_freed")) >= 2, "what both took goes back")
+
 
 def test_a_damaged_checkpoint_is_refused_and_the_old_one_keeps_answering(server: Server) -> None:
     server.models.promote("nanochat", FIRST)

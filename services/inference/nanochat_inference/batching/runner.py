@@ -52,6 +52,7 @@ class Runner:
         self._is_waiting = False
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._models: list[LoadedModel] = []  # the last one gets the new requests
+        self._num_freed = 0
         self._last_token_at: dict[Row, float] = {}
         self._lock = threading.Lock()
         self._num_open = 0  # choices submitted and not ended; guarded by the lock
@@ -96,8 +97,9 @@ class Runner:
         return self._num_failures
 
     @property
-    def num_models(self) -> int:
-        return len(self._models)
+    def num_freed(self) -> int:
+        """Models that were freed so far."""
+        return self._num_freed
 
     def use(self, loaded: LoadedModel) -> None:
         """Make this the newest model. Older ones end what they have begun and are then freed."""
@@ -286,6 +288,7 @@ class Runner:
         for loaded in self._models[:-1]:
             if not loaded.scheduler.requests:
                 self._models.remove(loaded)
+                self._num_freed += 1
                 log.info("model_freed", extra={"checkpoint": loaded.checkpoint})
 
     def _time_token(self, row: Row, request: Request, now: float) -> None:

@@ -238,15 +238,15 @@ class Worker:
 
     def _beat(self) -> None:
         """On the heartbeat's thread."""
-        num_models = 0
+        num_freed = 0
         while not self._is_stopping.wait(self._configure.beat_interval_s):
             if not self._runner.is_alive or self._runner.num_failures >= _MAX_FAILURES:
                 log.critical("engine_broken", extra={"num_failures": self._runner.num_failures})
                 os._exit(_BROKEN_STATUS)
-            if self._runner.num_models < num_models:
+            if (now_freed := self._runner.num_freed) > num_freed:
+                num_freed = now_freed
                 _give_back_memory()
-                log.info("memory_given_back")
-            num_models = self._runner.num_models
+                log.info("memory_given_back", extra={"num_models": num_freed})
             self._outbox.post(self._state())
 
 
