@@ -59,7 +59,7 @@ class NativeBackend:
         self._cache.copy_slot(source, target, length)
 
     def block_bytes(self) -> int:
-        return self._cache.block_size * 4
+        return self._cache.block_bytes
 
     def new_block_store(self, num_blocks: int) -> BlockStore:
         return _Store(self._cache, num_blocks)
@@ -87,8 +87,8 @@ class _Store:
     def __init__(self, cache: NativeCache, num_blocks: int) -> None:
         self._cache = cache
         # Left empty: the system gives memory as it is written.
-        self._blocks = np.empty((num_blocks, cache.block_size), dtype=np.float32)
-        self._stride = cache.block_size * 4
+        self._blocks = np.empty((num_blocks, cache.block_bytes), dtype=np.uint8)
+        self._stride = cache.block_bytes
         self._address = self._blocks.ctypes.data
 
     def save(self, slot: int, block: int, index: int) -> None:

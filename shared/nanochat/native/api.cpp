@@ -76,7 +76,7 @@ KVCache* nanochat_cache_new(const Model* model, int num_slots, int max_len, int 
   return made<KVCache>([&] { return new KVCache(model->new_cache(num_slots, max_len, max_step)); });
 }
 void nanochat_cache_free(KVCache* cache) { delete cache; }
-uint64_t nanochat_cache_block_size(const KVCache* cache) { return cache->block_size(); }
+uint64_t nanochat_cache_block_bytes(const KVCache* cache) { return cache->block_bytes(); }
 uint64_t nanochat_cache_bytes(const KVCache* cache) { return cache->bytes(); }
 
 int nanochat_cache_copy_slot(const KVCache* cache, int source, int target, int length) {
@@ -85,12 +85,12 @@ int nanochat_cache_copy_slot(const KVCache* cache, int source, int target, int l
   cache->copy_slot(source, target, length);
   return 0;
 }
-int nanochat_cache_save_block(const KVCache* cache, int slot, int block, float* saved) {
+int nanochat_cache_save_block(const KVCache* cache, int slot, int block, uint8_t* saved) {
   if (!cache->has_block(slot, block)) return kOutOfRange;
   cache->save_block(slot, block, saved);
   return 0;
 }
-int nanochat_cache_restore_block(const KVCache* cache, int slot, int block, const float* saved) {
+int nanochat_cache_restore_block(const KVCache* cache, int slot, int block, const uint8_t* saved) {
   if (!cache->has_block(slot, block)) return kOutOfRange;
   cache->restore_block(slot, block, saved);
   return 0;

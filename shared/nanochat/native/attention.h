@@ -23,6 +23,8 @@ struct AttentionTask {
   int first_query;  // of count * group queries: token by token, the group's heads side by side
 };
 
+// T: what the cache's numbers are.
+template <typename T>
 class Attention {
  public:
   Attention(const LayerCache& cache, int window, int group) : cache_(cache), window_(window), group_(group) {}
@@ -87,14 +89,14 @@ class Attention {
     for (int block = first_block, n; block <= last_block; block += n) {
       // kPanels at a time, where so many lie one after the other.
       n = std::min(cache_.num_blocks - block % cache_.num_blocks, last_block - block + 1) >= kPanels ? kPanels : 1;
-      const float* panel = cache_.keys(slot, block, head);
+      const T* panel = cache_.template keys<T>(slot, block, head);
       float* out = scores + static_cast<size_t>(block - first_block) * kBlock;
       n == kPanels ? score_blocks<R, kPanels>(panel, queries, out, keys) : score_blocks<R, 1>(panel, queries, out, keys);
     }
   }
 
   template <int R, int P>
-  void score_blocks(const float* panel, const float* queries, float* out, int keys) const {
+  void score_blocks(const T* panel, const float* queries, float* out, int keys) const {
     f32x16 sums[R][P] = {};
     multiply_tile<R, P>(queries, cache_.head_dim, panel, cache_.block_size(), kLanes, cache_.head_dim, sums);
     for (int r = 0; r < R; ++r)
@@ -128,7 +130,7 @@ class Attention {
     f32x16 sums[R][P] = {};
     for (int block = first_block; block <= last_block; ++block)
       multiply_tile<R, P>(weights + static_cast<size_t>(block - first_block) * kBlock, keys,
-                          cache_.values(slot, block, head) + channel, kLanes, cache_.padded_dim, kBlock, sums);
+                          cache_.template values<T>(slot, block, head) + channel, kLanes, cache_.padded_dim, kBlock, sums);
     for (int r = 0; r < R; ++r)
       for (int j = 0; j < P; ++j) finish(r, channel + j * kLanes, sums[r][j]);
   }

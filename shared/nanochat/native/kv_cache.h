@@ -1,6 +1,7 @@
 // Keys and values of every slot, as attention reads them: blocks of sixteen positions, keys with a block's positions side
 // by side, values a row a position. A layer with a window is a ring of as many blocks as the window and one step's
-// tokens need; the others have room for the whole context.
+// tokens need; the others have room for the whole context. Numbers are floats, or bf16 beside int8 weights: with many
+// rows a step reads more of them than of the weights.
 #pragma once
 
 #include <algorithm>
@@ -17,31 +18,40 @@ struct LayerCache {
   int num_blocks = 0;  // of a ring; position p lies in block (p / kBlock) % num_blocks
   int num_heads = 0, head_dim = 0, padded_dim = 0;
   // (slots, blocks, heads, keys and then values): a sequence takes up memory as it grows, without gaps.
-  Buffer<float> data;
+  Buffer<uint8_t> data;
+  size_t number_bytes = sizeof(float);  // of T below
 
   size_t key_size() const { return static_cast<size_t>(head_dim) * kBlock; }      // (head_dim, kBlock)
   size_t value_size() const { return static_cast<size_t>(kBlock) * padded_dim; }  // (kBlock, padded_dim)
   size_t block_size() const { return num_heads * (key_size() + value_size()); }
+  size_t block_bytes() const { return block_size() * number_bytes; }
 
-  float* block(int slot, int block) const {
-    return data.get() + (static_cast<size_t>(slot) * num_blocks + block % num_blocks) * block_size();
+  uint8_t* block(int slot, int block) const {
+    return data.get() + (static_cast<size_t>(slot) * num_blocks + block % num_blocks) * block_bytes();
   }
-  float* keys(int slot, int number, int head) const {
-    return block(slot, number) + head * (key_size() + value_size());
+  template <typename T>
+  T* keys(int slot, int number, int head) const {
+    return reinterpret_cast<T*>(block(slot, number)) + head * (key_size() + value_size());
   }
-  float* values(int slot, int number, int head) const { return keys(slot, number, head) + key_size(); }
+  template <typename T>
+  T* values(int slot, int number, int head) const {
+    return keys<T>(slot, number, head) + key_size();
+  }
 
+  template <typename T>
   void store(int slot, int head, int position, const float* k, const float* v) const {
     const int number = position / kBlock, lane = position % kBlock;
-    float* key = keys(slot, number, head) + lane;
-    for (int d = 0; d < head_dim; ++d) key[static_cast<size_t>(d) * kBlock] = k[d];
-    std::copy(v, v + head_dim, values(slot, number, head) + static_cast<size_t>(lane) * padded_dim);
+    T* key = keys<T>(slot, number, head) + lane;
+    for (int d = 0; d < head_dim; ++d) round_to(k[d], key[static_cast<size_t>(d) * kBlock]);
+    T* value = values<T>(slot, number, head) + static_cast<size_t>(lane) * padded_dim;
+    for (int d = 0; d < head_dim; ++d) round_to(v[d], value[d]);
   }
 };
 
 class KVCache {
  public:
-  KVCache(const std::vector<int>& windows, int num_heads, int head_dim, int num_slots, int max_len, int max_step)
+  KVCache(const std::vector<int>& windows, int num_heads, int head_dim, int num_slots, int max_len, int max_step,
+          size_t number_bytes)
       : num_slots_(num_slots), max_len_(max_len), max_step_(max_step) {
     const int whole = round_up(max_len, kBlock) / kBlock;
     for (int window : windows) {
@@ -51,7 +61,8 @@ class KVCache {
       layer.num_heads = num_heads;
       layer.head_dim = head_dim;
       layer.padded_dim = round_up(head_dim, kLanes);
-      layer.data = Buffer<float>(static_cast<size_t>(num_slots) * layer.num_blocks * layer.block_size());
+      layer.number_bytes = number_bytes;
+      layer.data = Buffer<uint8_t>(static_cast<size_t>(num_slots) * layer.num_blocks * layer.block_bytes());
       layers_.push_back(std::move(layer));
     }
   }
@@ -67,10 +78,10 @@ class KVCache {
     return total;
   }
 
-  // Floats of one block of positions in all layers.
-  size_t block_size() const {
+  // Of one block of positions in all layers.
+  size_t block_bytes() const {
     size_t total = 0;
-    for (const auto& layer : layers_) total += layer.block_size();
+    for (const auto& layer : layers_) total += layer.block_bytes();
     return total;
   }
 
@@ -80,18 +91,18 @@ class KVCache {
   void copy_slot(int source, int target, int length) const {
     for (const auto& layer : layers_) {
       const int blocks = std::min(layer.num_blocks, round_up(length, kBlock) / kBlock);
-      std::copy_n(layer.block(source, 0), blocks * layer.block_size(), layer.block(target, 0));
+      std::copy_n(layer.block(source, 0), blocks * layer.block_bytes(), layer.block(target, 0));
     }
   }
 
   // Positions block * kBlock and the fifteen after it, out of a slot or into it.
-  void save_block(int slot, int block, float* saved) const {
-    for (const auto& layer : layers_) saved = std::copy_n(layer.block(slot, block), layer.block_size(), saved);
+  void save_block(int slot, int block, uint8_t* saved) const {
+    for (const auto& layer : layers_) saved = std::copy_n(layer.block(slot, block), layer.block_bytes(), saved);
   }
-  void restore_block(int slot, int block, const float* saved) const {
+  void restore_block(int slot, int block, const uint8_t* saved) const {
     for (const auto& layer : layers_) {
-      std::copy_n(saved, layer.block_size(), layer.block(slot, block));
-      saved += layer.block_size();
+      std::copy_n(saved, layer.block_bytes(), layer.block(slot, block));
+      saved += layer.block_bytes();
     }
   }
 

@@ -49,7 +49,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "model_weight_bytes": (c_uint64, [_P]),
     "cache_new": (_P, [_P, c_int, c_int, c_int]),
     "cache_free": (None, [_P]),
-    "cache_block_size": (c_uint64, [_P]),
+    "cache_block_bytes": (c_uint64, [_P]),
     "cache_bytes": (c_uint64, [_P]),
     "cache_copy_slot": (c_int, [_P, c_int, c_int, c_int]),
     "cache_save_block": (c_int, [_P, c_int, c_int, _P]),

@@ -26,8 +26,8 @@ constexpr int kRows = 6, kPanels = 1;
 constexpr int kTaskRows = 64;
 
 // sums[r][j] += a[r][k] * b[j][k], over k in order. Panel j begins at b + j * panel_stride; its row k is ldb further.
-template <int R, int P>
-inline void multiply_tile(const float* a, size_t lda, const float* b, size_t panel_stride, size_t ldb, int K,
+template <int R, int P, typename T>
+inline void multiply_tile(const float* a, size_t lda, const T* b, size_t panel_stride, size_t ldb, int K,
                           f32x16 (&sums)[R][P]) {
   f32x16 total[R][P];
   unrolled<R>([&](auto r) NANOCHAT_INLINE { unrolled<P>([&](auto j) NANOCHAT_INLINE { total[r][j] = sums[r][j]; }); });

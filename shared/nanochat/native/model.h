@@ -69,7 +69,8 @@ class Model {
   float smear_lambda = 0, backout_lambda = 0;
 
   KVCache new_cache(int num_slots, int max_len, int max_step) const {
-    return KVCache(windows, config.n_kv_head, config.head_dim, num_slots, max_len, max_step);
+    const size_t number_bytes = config.is_int8 ? sizeof(bf16) : sizeof(float);
+    return KVCache(windows, config.n_kv_head, config.head_dim, num_slots, max_len, max_step, number_bytes);
   }
 
   // Does a step of M tokens stay within the cache, the vocabulary and itself, each slot in one row?
@@ -134,7 +135,7 @@ class Model {
       last_scales_.assign(num_wanted, 0.0f);
       wanted_room_ = num_wanted;
     }
-    const size_t scratch = round_up(static_cast<int>(Attention::scratch_size(config.head_dim, cache.max_len())), 64);
+    const size_t scratch = round_up(static_cast<int>(Attention<float>::scratch_size(config.head_dim, cache.max_len())), 64);
     if (scratch > scratch_size_) {
       scratch_ = Buffer<float>(scratch * team_.num_threads());
       scratch_size_ = scratch;
@@ -143,18 +144,16 @@ class Model {
 
   void plan(const std::vector<StepRow>& rows) {
     tasks_.clear();
-    const int group = config.n_head / config.n_kv_head;
     for (int b = 0; b < static_cast<int>(rows.size()); ++b) {
       for (int i = 0; i < rows[b].count; ++i) token_row_[rows[b].first + i] = b;
       for (int head = 0; head < config.n_kv_head; ++head)
-        for (int query = 0; query < rows[b].count * group; query += kRows) tasks_.push_back({b, head, query});
+        for (int query = 0; query < rows[b].count * group(); query += kRows) tasks_.push_back({b, head, query});
     }
   }
 
   void work(int thread, const KVCache& cache, const std::vector<StepRow>& rows, const int32_t* token_ids,
             const int32_t* previous_ids, const std::vector<int>& wanted, float* logits) {
     int phase = 0;
-    const int group = config.n_head / config.n_kv_head;
     float* scratch = scratch_.get() + scratch_size_ * thread;
     each_token(phase++, [&](int t) { embed(t, token_ids[t], previous_ids[t]); });
     for (int i = 0; i < config.n_layer; ++i) {
@@ -162,11 +161,7 @@ class Model {
       each_token(phase++, [&](int t) { enter_layer(i, t); });
       multiply(phase++, layer.qkv, hidden(), M_, [&](int row, int n, f32x16 v) { store(qkv_[row] + n, v); });
       each_token(phase++, [&](int t) { prepare_attention(i, cache.layer(i), rows[token_row_[t]], t, token_ids[t]); });
-      const Attention attention(cache.layer(i), windows[i], group);
-      team_.share(phase++, static_cast<int>(tasks_.size()), [&](int n) {
-        const AttentionTask& task = tasks_[n];
-        attention.run(rows[task.row], task.head, task.first_query, qkv_[0], qkv_.ld(), y_[0], y_.ld(), scratch);
-      });
+      config.is_int8 ? attend<bf16>(phase++, i, cache.layer(i), rows, scratch) : attend<float>(phase++, i, cache.layer(i), rows, scratch);
       quantize(phase++, layer.out, y_);
       multiply(phase++, layer.out, activations(y_), M_, [&](int row, int n, f32x16 v) { add(x_, row, n, v); });
       each_token(phase++, [&](int t) { normalize(x_[t], h_[t], layer.up.is_int8(), t); });
@@ -233,6 +228,32 @@ class Model {
     if (is_int8) scales_[t] = quantize_row(h, C, round_up(C, 4), bytes_.get() + t * bytes_ld_);
   }
 
+  template <typename T>
+  void attend(int phase, int i, const LayerCache& cache, const std::vector<StepRow>& rows, float* scratch) {
+    const Attention<T> attention(cache, windows[i], group());
+    team_.share(phase, static_cast<int>(tasks_.size()), [&](int n) {
+      const AttentionTask& task = tasks_[n];
+      const StepRow& row = rows[task.row];
+      if (has_one_task_a_head(row)) {
+        for (int t = row.first; t < row.first + row.count; ++t) remember<T>(cache, row, t, task.head);
+      }
+      attention.run(row, task.head, task.first_query, qkv_[0], qkv_.ld(), y_[0], y_.ld(), scratch);
+    });
+  }
+
+  // Then that task itself puts its key and value into the block that it is about to read: no other waits for it.
+  bool has_one_task_a_head(const StepRow& row) const { return row.count * group() <= kRows; }
+
+  // The key and value of token t of the step.
+  template <typename T>
+  void remember(const LayerCache& cache, const StepRow& row, int t, int head) {
+    const int D = config.head_dim;
+    const float *k = qkv_[t] + (config.n_head + head) * D, *v = k + config.n_kv_head * D;
+    cache.store<T>(row.slot, head, row.start + t - row.first, k, v);
+  }
+
+  int group() const { return config.n_head / config.n_kv_head; }
+
   // Value embedding, rotary and norm of q and k; keys and values into the cache.
   void prepare_attention(int i, const LayerCache& cache, const StepRow& row, int t, int token_id) {
     const int D = config.head_dim, Hk = config.n_kv_head;
@@ -253,7 +274,8 @@ class Model {
     for (int head = 0; head < config.n_head; ++head) turn(q + head * D, position, scale);
     for (int head = 0; head < Hk; ++head) {
       turn(k + head * D, position, 1.0f);
-      cache.store(row.slot, head, position, k + head * D, v + head * D);
+      if (has_one_task_a_head(row)) continue;
+      config.is_int8 ? remember<bf16>(cache, row, t, head) : remember<float>(cache, row, t, head);
     }
   }
 

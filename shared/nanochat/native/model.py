@@ -19,7 +19,8 @@ Weights = Literal["fp32", "int8"]
 
 
 class NativeModel:
-    """Weights in one of two forms. "int8": matrices as bytes with a scale an output, activations with one a row.
+    """Weights in one of two forms. "int8": matrices as bytes with a scale an output, activations with one a row,
+    keys and values as bfloat16.
 
     tensors are by their names in checkpoints, float32 on the CPU; embeddings are read where they lie and kept alive.
     Raises Unavailable where the kernels cannot be had. One step at a time.
@@ -130,14 +131,14 @@ class NativeCache:
         self._library = loaded
         self.handle = loaded.call("cache_new", model, num_slots, max_len, max_step)
         weakref.finalize(self, loaded.call, "cache_free", self.handle)
-        self.block_size = loaded.call("cache_block_size", self.handle)
+        self.block_bytes = loaded.call("cache_block_bytes", self.handle)
         self.size_bytes = loaded.call("cache_bytes", self.handle)
 
     def copy_slot(self, source: int, target: int, length: int) -> None:
         self._library.call("cache_copy_slot", self.handle, source, target, length)
 
     def save_block(self, slot: int, block: int, address: int) -> None:
-        """Write a block of 16 positions, block_size floats, to an address."""
+        """Write a block of 16 positions, block_bytes of them, to an address."""
         self._library.call("cache_save_block", self.handle, slot, block, address)
 
     def restore_block(self, slot: int, block: int, address: int) -> None:

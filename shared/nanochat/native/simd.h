@@ -17,8 +17,24 @@ constexpr int kLanes = 16;
 typedef float f32x16 __attribute__((vector_size(64), aligned(4)));
 typedef int32_t i32x16 __attribute__((vector_size(64), aligned(4)));
 
+// The upper half of a float: all of its range with eight bits of precision, in half the memory.
+struct bf16 {
+  uint16_t bits;
+};
+typedef uint16_t u16x16 __attribute__((vector_size(32), aligned(2)));
+typedef uint32_t u32x16 __attribute__((vector_size(64), aligned(4)));
+
+inline f32x16 load(const bf16* p) {
+  return std::bit_cast<f32x16>(__builtin_convertvector(*reinterpret_cast<const u16x16*>(p), u32x16) << 16);
+}
 inline f32x16 load(const float* p) { return *reinterpret_cast<const f32x16*>(p); }
 inline void store(float* p, f32x16 v) { *reinterpret_cast<f32x16*>(p) = v; }
+// To the nearest, halves to even. What is no number stays none.
+inline void round_to(float v, bf16& out) {
+  const uint32_t bits = std::bit_cast<uint32_t>(v);
+  out.bits = static_cast<uint16_t>(v == v ? (bits + 0x7FFF + (bits >> 16 & 1)) >> 16 : 0x7FC0);
+}
+inline void round_to(float v, float& out) { out = v; }
 inline f32x16 splat(float v) { return v - f32x16{}; }
 
 // f(0) to f(N - 1) without a loop, the numbers being constants: compilers keep an array in registers where they know every

@@ -150,7 +150,7 @@ def test_copied_slots_and_restored_blocks_go_on_as_their_source(model: GPT) -> N
     native = NativeModel(model.config, named_tensors(model))
     cache = native.new_cache(3, len(tokens), 32)
     same = [tokens] * 3
-    block = torch.empty(length // 16, cache.block_size)
+    block = torch.empty(length // 16, cache.block_bytes, dtype=torch.uint8)
     for start in range(0, length, 32):
         _step(native, cache, same, [(0, start, min(32, length - start))])
         for index in range(start // 16, min(start + 32, length) // 16):
@@ -203,7 +203,7 @@ def test_nothing_beyond_cache_vocabulary_and_step_is_touched(
 def test_slots_and_blocks_beyond_the_cache_are_refused(random_model: Callable[[GPTConfig], GPT]) -> None:
     config = CONFIGS["one layer"]
     cache = NativeModel(config, named_tensors(random_model(config))).new_cache(2, config.sequence_len, 8)
-    room = torch.empty(cache.block_size)
+    room = torch.empty(cache.block_bytes, dtype=torch.uint8)
     for arguments in ((0, 2, 1), (-1, 0, 1), (0, 1, config.sequence_len + 1), (0, 1, -1)):
         with pytest.raises(IndexError):
             cache.copy_slot(*arguments)
