@@ -36,13 +36,22 @@ class Shards:
         return int(self._file(self._paths[split][shard]).num_row_groups)
 
     def read_row_group(self, split: Split, shard: int, row_group: int) -> list[str]:
-        """The texts of one row group, in order, empty and null ones included as "". Raises DataError."""
+        """The texts of one row group, in order, empty ones included. Raises DataError naming the shard."""
         path = self._paths[split][shard]
         try:
-            column = self._file(path).read_row_group(row_group, columns=[TEXT_COLUMN]).column(0)
-            return [text or "" for text in column.to_pylist()]
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as exc:
+            column = self._file(path).read_row_group(row_group, columns=[TEXT_COLUMN], use_threads=False).column(0)
+            if column.null_count:
+                raise _without_text(path, row_group, column.is_null().index(True).as_py())
+            texts: list[str] = column.to_pylist()
+        except UnicodeDecodeError as exc:
+            raise DataError(
+                f"row group {row_group} of shard {path} holds text that is not UTF-8: {exc}. Fetch or copy the shard "
+                "again, or write it as UTF-8.",
+                param="dataset",
+            ) from exc
+        except (pa.ArrowException, OSError) as exc:
             raise _corrupt(path, exc) from exc
+        return texts
 
     def documents(self, split: Split) -> Iterator[str]:
         """Every document that is not empty, once, in order."""
@@ -75,7 +84,7 @@ class Shards:
 
 def _open_shard(path: Path) -> pq.ParquetFile:
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(path, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as exc:
         raise _corrupt(path, exc) from exc
     schema = file.schema_arrow
@@ -99,3 +108,10 @@ def _open_shard(path: Path) -> pq.ParquetFile:
 
 def _corrupt(path: Path, exc: Exception) -> DataError:
     return DataError(f"shard {path} cannot be read as parquet: {exc}. Fetch or copy it again.", param="dataset")
+
+
+def _without_text(path: Path, row_group: int, index: int) -> DataError:
+    return DataError(
+        f"document {index} of row group {row_group} of shard {path} is null; every row must hold text. Leave it out.",
+        param="dataset",
+    )

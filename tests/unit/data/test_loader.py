@@ -127,10 +127,10 @@ def test_a_validation_split_smaller_than_a_row_still_counts(write_shards: WriteS
 def test_a_split_without_documents_is_an_error_and_no_endless_search(
     write_shards: WriteShards, tokenizer: Tokenizer
 ) -> None:
-    folder = write_shards([["", None], ["val"]])
+    folder = write_shards([["", ""], ["val"]])
     with (
         training_loader(folder, tokenizer, batch_size=1, sequence_len=16) as loader,
-        pytest.raises(DataError, match="no document in its train split"),
+        pytest.raises(DataError, match="only empty texts in its train split"),
     ):
         next(loader)
 

@@ -22,12 +22,12 @@ def documents(lengths: list[int]) -> Iterator[Document]:
 
 def fill(lengths: list[int], row_len: int, size: int) -> tuple[list[Row], PackingCounts]:
     counts = PackingCounts()
-    return list(fill_rows(documents(lengths), Buffer(), row_len, counts, size)), counts
+    return list(fill_rows(documents(lengths), Buffer(row_len), row_len, counts, size)), counts
 
 
 def pad(lengths: list[int], row_len: int, size: int) -> tuple[list[Row], PackingCounts]:
     counts = PackingCounts()
-    return list(pad_rows(documents(lengths), Buffer(clip=row_len), row_len, counts, size)), counts
+    return list(pad_rows(documents(lengths), Buffer(row_len, clips=True), row_len, counts, size)), counts
 
 
 def spans(row: Row) -> list[tuple[int, int]]:
@@ -149,7 +149,7 @@ def test_only_the_last_filled_row_has_room_left(lengths: list[int], row_len: int
 
 @given(lengths=LENGTHS, num_taken=st.integers(0, 20))
 def test_a_buffer_filled_from_its_places_gives_the_same_documents(lengths: list[int], num_taken: int) -> None:
-    buffer, again = Buffer(clip=12), Buffer(clip=12)
+    buffer, again = Buffer(12, clips=True), Buffer(12, clips=True)
     by_place = {document.place: document for document in documents(lengths)}
     for document in by_place.values():
         buffer.add(document)
