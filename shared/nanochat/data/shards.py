@@ -38,8 +38,11 @@ class Shards:
     def read_row_group(self, split: Split, shard: int, row_group: int) -> list[str]:
         """The texts of one row group, in order, empty ones included. Raises DataError naming the shard."""
         path = self._paths[split][shard]
+        file = self._file(path)
         try:
-            column = self._file(path).read_row_group(row_group, columns=[TEXT_COLUMN], use_threads=False).column(0)
+            column = file.read_row_group(row_group, columns=[TEXT_COLUMN], use_threads=False).column(0)
+            if len(column) != file.metadata.row_group(row_group).num_rows:
+                raise _corrupt(path, f"row group {row_group} has {len(column)} texts")
             if column.null_count:
                 raise _without_text(path, row_group, column.is_null().index(True).as_py())
             texts: list[str] = column.to_pylist()
@@ -85,8 +88,11 @@ class Shards:
 def _open_shard(path: Path) -> pq.ParquetFile:
     try:
         file = pq.ParquetFile(path, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as exc:
+        groups = [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)]
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as exc:
         raise _corrupt(path, exc) from exc
+    if sum(groups) != file.metadata.num_rows:  # a footer has no checksum
+        raise _corrupt(path, f"its row groups hold {sum(groups)} rows of {file.metadata.num_rows}")
     schema = file.schema_arrow
     index = schema.get_field_index(TEXT_COLUMN)
     kind = schema.field(index).type if index >= 0 else None
@@ -106,8 +112,8 @@ def _open_shard(path: Path) -> pq.ParquetFile:
     )
 
 
-def _corrupt(path: Path, exc: Exception) -> DataError:
-    return DataError(f"shard {path} cannot be read as parquet: {exc}. Fetch or copy it again.", param="dataset")
+def _corrupt(path: Path, reason: Exception | str) -> DataError:
+    return DataError(f"shard {path} cannot be read as parquet: {reason}. Fetch or copy it again.", param="dataset")
 
 
 def _without_text(path: Path, row_group: int, index: int) -> DataError:

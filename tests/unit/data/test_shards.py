@@ -38,7 +38,9 @@ def test_text_that_is_not_utf8_is_named_with_its_place(write_shards: Callable[..
     column = pa.array([b"fine", b"fine", b"caf\xe9"]).view(pa.string())  # as Latin-1 writes it
     pq.write_table(pa.table({"text": column}), folder / "shard_00000.parquet", row_group_size=2)
     with Shards(folder) as shards:
-        with pytest.raises(DataError, match=r"row group 1 of shard .*shard_00000\.parquet holds text that is not UTF-8"):
+        with pytest.raises(
+            DataError, match=r"row group 1 of shard .*shard_00000\.parquet holds text that is not UTF-8"
+        ):
             list(shards.documents("train"))
 
 
