@@ -6,7 +6,7 @@ Knows nothing of tokens (sources.py) or of where datasets lie (registry.py). Tor
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -45,7 +45,7 @@ class Shards:
                 raise _corrupt(path, f"row group {row_group} has {len(column)} texts")
             if column.null_count:
                 raise _without_text(path, row_group, column.is_null().index(True).as_py())
-            texts: list[str] = column.to_pylist()
+            texts = cast("list[str]", column.to_pylist())  # no null among them
         except UnicodeDecodeError as exc:
             raise DataError(
                 f"row group {row_group} of shard {path} holds text that is not UTF-8: {exc}. Fetch or copy the shard "

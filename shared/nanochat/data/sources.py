@@ -144,8 +144,8 @@ class TextSource:
             if num_row_groups >= self.world_size:
                 return
         raise DataError(
-            f"dataset {self._shards.folder} has {num_row_groups} row groups in its {self._split} split, and each of the "
-            f"{self.world_size} ranks needs one. Start fewer ranks, or write the documents in smaller row groups.",
+            f"dataset {self._shards.folder} has {num_row_groups} row groups in its {self._split} split, and each of "
+            f"the {self.world_size} ranks needs one. Start fewer ranks, or write the documents in smaller row groups.",
             param="dataset",
         )
 

@@ -28,20 +28,18 @@ def test_empty_documents_are_passed_over(write_shards: Callable[..., Path]) -> N
 
 
 def test_a_null_is_named_with_its_place(write_shards: Callable[..., Path]) -> None:
-    with Shards(write_shards([["a", "b", "c", None], ["d"]])) as shards:
-        with pytest.raises(DataError, match=r"document 1 of row group 1 of shard .*shard_00000\.parquet is null"):
-            list(shards.documents("train"))
+    named = r"document 1 of row group 1 of shard .*shard_00000\.parquet is null"
+    with Shards(write_shards([["a", "b", "c", None], ["d"]])) as shards, pytest.raises(DataError, match=named):
+        list(shards.documents("train"))
 
 
 def test_text_that_is_not_utf8_is_named_with_its_place(write_shards: Callable[..., Path]) -> None:
     folder = write_shards([["a"], ["b"]])
     column = pa.array([b"fine", b"fine", b"caf\xe9"]).view(pa.string())  # as Latin-1 writes it
     pq.write_table(pa.table({"text": column}), folder / "shard_00000.parquet", row_group_size=2)
-    with Shards(folder) as shards:
-        with pytest.raises(
-            DataError, match=r"row group 1 of shard .*shard_00000\.parquet holds text that is not UTF-8"
-        ):
-            list(shards.documents("train"))
+    named = r"row group 1 of shard .*shard_00000\.parquet holds text that is not UTF-8"
+    with Shards(folder) as shards, pytest.raises(DataError, match=named):
+        list(shards.documents("train"))
 
 
 @pytest.mark.parametrize("kind", [pa.large_string(), pa.string_view()])
