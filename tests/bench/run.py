@@ -1,12 +1,12 @@
-"""`nanochat bench`: training and decoding of the demo's model on this machine's CPU; a table and a JSON file.
+"""`nanochat bench`: training, loading and decoding for the demo's model on this machine's CPU; a table and a JSON file.
 
-In the repository's root: python -m tests.bench.run FOLDER. Meant for idle cores: other work spoils every figure, and
-makes the run itself several times as long.
+In the repository's root: python -m tests.bench.run FOLDER [DATASET]. Meant for idle cores: other work spoils every
+figure, and makes the run itself several times as long.
 """
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from nanochat.bench.timing import Case, DecodingFigures, figures
 from nanochat.bench.work import Work
 from nanochat.config import GPTConfig
 from nanochat.cores import usable_cores
+from tests.bench.loading import LoadingFigures, measure_loading
 from tests.bench.training import TrainingFigures, measure_training
 
 TEMPERATURE = 0.3  # of chats that name none
@@ -41,6 +42,10 @@ class Sizes:
     num_new: int = 64
     num_training_rounds: int = 12
     num_decoding_rounds: int = 5
+    loading_vocab_size: int = 4096  # the loader's is a larger one: the longer its tokens are, the fewer a second
+    num_loading_rounds: int = 7
+    loading_window_s: float = 1.0
+    num_packed_rows: int = 2000
     read_size_bytes: int = READ_SIZE_BYTES
 
     def config(self, window_pattern: str) -> GPTConfig:
@@ -63,14 +68,23 @@ class Report:
     others_cores: float
     sizes: Sizes
     training: TrainingFigures
+    loading: LoadingFigures
     decoding: list[DecodingFigures]
 
 
-def measure(sizes: Sizes) -> Report:
-    """With as many threads as torch is set to."""
+def measure(sizes: Sizes, data: Path | None = None) -> Report:
+    """With as many threads as torch is set to. The loader reads the dataset in folder `data`, or the built-in one."""
     others, full = OthersWork(), sizes.config("L")
     training = measure_training(
         full, sizes.config(sizes.window_pattern), batch_size=sizes.batch_size, num_rounds=sizes.num_training_rounds
+    )
+    loading = measure_loading(
+        replace(full, vocab_size=sizes.loading_vocab_size),
+        data,
+        batch_size=sizes.batch_size,
+        num_rounds=sizes.num_loading_rounds,
+        window_s=sizes.loading_window_s,
+        num_rows=sizes.num_packed_rows,
     )
     decoding = _decoding(sizes, full, training.peak_gflops * 1e9)
     return Report(
@@ -80,6 +94,7 @@ def measure(sizes: Sizes) -> Report:
         others_cores=others.cores,
         sizes=sizes,
         training=training,
+        loading=loading,
         decoding=decoding,
     )
 
@@ -108,6 +123,15 @@ def table(report: Report) -> Table:
     shown.add_row("  forward, backward, optimizer", f"{training.tokens_per_second:,.0f} tokens/s")
     shown.add_row("  optimizer's share of the step", f"{training.optimizer_ratio:.3f}")
     shown.add_row(f"  windows {sizes.window_pattern} to full attention", f"{training.windowed_speedup:.2f} x")
+    loading = report.loading
+    shown.add_section()
+    shown.add_row(
+        f"[bold]loader, vocabulary {loading.vocab_size}: to a step's speed", f"[bold]{loading.step_ratio:,.0f} x"
+    )
+    shown.add_row(f"  packed batches of {loading.dataset}", f"{loading.tokens_per_second:,.0f} tokens/s")
+    shown.add_row("  the step beside it", f"{loading.step_tokens_per_second:,.0f} tokens/s")
+    waste = f"{loading.discarded_ratio:.4f}, {loading.plain_discarded_ratio:.4f}"
+    shown.add_row("  share thrown away, and by the plain algorithm", waste)
     for one in report.decoding:
         shown.add_section()
         rows = f"{one.num_streams} row{'s'[: one.num_streams > 1]}"
@@ -123,7 +147,7 @@ def main() -> None:
     console = Console()
     # A line, not a spinner: drawing one takes time from what is measured.
     console.print("Measuring: minutes, and many where other work wants the cores, which spoils the figures too.")
-    report = measure(Sizes())
+    report = measure(Sizes(), Path(sys.argv[2]) if len(sys.argv) > 2 else None)
     console.print(table(report))
     for path in files.write(Path(sys.argv[1]), "training", report):
         console.print(f"Written to {path}", soft_wrap=True)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -18,7 +19,10 @@ app.command("capacity")(capacity.capacity)
 
 
 @app.callback()
-def bench(context: typer.Context) -> None:
+def bench(
+    context: typer.Context,
+    data: Annotated[Path | None, typer.Option(help="Folder of the dataset for the loader; else the built-in.")] = None,
+) -> None:
     """Measure this machine: a table, and a JSON file under $NANOCHAT_HOME/bench."""
     if context.invoked_subcommand:
         return
@@ -26,4 +30,5 @@ def bench(context: typer.Context) -> None:
     if not (repository / "tests" / "bench" / "run.py").is_file():
         raise NotFound("benchmarks are part of the repository, not of the installed library; run them in a clone.")
     folder = CliSettings.load().home_dir / "bench"
-    raise typer.Exit(subprocess.call([sys.executable, "-m", "tests.bench.run", str(folder)], cwd=repository))
+    arguments = [str(folder), *([] if data is None else [str(data.resolve())])]
+    raise typer.Exit(subprocess.call([sys.executable, "-m", "tests.bench.run", *arguments], cwd=repository))

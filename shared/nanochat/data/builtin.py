@@ -63,4 +63,4 @@ def write_shards(folder: Path, documents: Sequence[str], num_shards: int) -> Non
 
 def _write_shard(path: Path, documents: Iterable[str]) -> None:
     table = pa.table({TEXT_COLUMN: pa.array(documents, type=pa.string())})
-    pq.write_table(table, path, row_group_size=_ROW_GROUP_DOCUMENTS, compression="zstd")
+    pq.write_table(table, path, row_group_size=_ROW_GROUP_DOCUMENTS, compression="zstd", write_page_checksum=True)

@@ -5,7 +5,8 @@ fill the row (fill_rows), fine-tuning leaves the rest of the row empty (pad_rows
 come from (sources.py) or of batches (loader.py).
 """
 
-import bisect
+import heapq
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -20,14 +21,26 @@ BUFFER_SIZE = 1000
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """Token ids of one document, BOS first, (n,) int32. `is_target` (n,) marks those to be learned; None: all."""
+    """Token ids of one document, BOS first, (n,) int32. `is_target` (n,) marks those to be learned; None: all.
+
+    `num_cut` counts the tokens behind these that were not kept, since no row takes them.
+    """
 
     place: Place
     token_ids: NDArray[np.int32]
     is_target: NDArray[np.bool_] | None = None
+    num_cut: int = 0
 
     def __len__(self) -> int:
-        return len(self.token_ids)
+        """Tokens of the whole document."""
+        return len(self.token_ids) + self.num_cut
+
+    def cut(self, max_len: int) -> "Document":
+        """The document with its first `max_len` tokens, copied so that the others' memory is given back."""
+        if len(self.token_ids) <= max_len:
+            return self
+        is_target = None if self.is_target is None else self.is_target[:max_len].copy()
+        return Document(self.place, self.token_ids[:max_len].copy(), is_target, len(self) - max_len)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,45 +68,59 @@ class PackingCounts:
 
 
 class Buffer:
-    """Documents waiting for a row, ordered by length; of equally long ones the oldest goes first.
+    """Documents waiting for a row, found by length; of equally long ones the oldest goes first.
 
-    With `clip`, longer documents count as that long: they fit an empty row, which cuts them.
+    Those that fit a row stand in a queue for each length, and the bits of one integer tell which queues hold any: the
+    largest that fits is the highest bit below a position, a few machine words away however many wait. Longer ones
+    stand in a heap, O(log n), or, with `clips`, count as long as a row, which they fill. Of a document no more than
+    `row_len` tokens are held.
     """
 
-    def __init__(self, clip: int | None = None) -> None:
-        self._clip = clip
-        self._keys: list[tuple[int, int]] = []  # (length, -arrival), ascending, in step with _documents
-        self._documents: list[Document] = []
+    def __init__(self, row_len: int, *, clips: bool = False) -> None:
+        self._row_len = row_len
+        self._clips = clips
+        self._fitting: defaultdict[int, deque[int]] = defaultdict(deque)  # length -> arrivals
+        self._lengths = 0  # bit n: a document of n tokens waits
+        self._longer: list[tuple[int, int]] = []  # a heap of (length, arrival)
+        self._documents: dict[int, Document] = {}  # by arrival, in its order
         self._num_arrived = 0
 
     def add(self, document: Document) -> None:
-        length = len(document) if self._clip is None else min(len(document), self._clip)
-        key = (length, -self._num_arrived)
-        index = bisect.bisect(self._keys, key)
-        self._keys.insert(index, key)
-        self._documents.insert(index, document)
-        self._num_arrived += 1
+        assert len(document), "a document has its BOS at least"
+        length = min(len(document), self._row_len) if self._clips else len(document)
+        arrival, self._num_arrived = self._num_arrived, self._num_arrived + 1
+        self._documents[arrival] = document.cut(self._row_len)
+        if length > self._row_len:
+            heapq.heappush(self._longer, (length, arrival))
+        else:
+            self._fitting[length].append(arrival)
+            self._lengths |= 1 << length
 
     def take_largest(self, max_len: int) -> Document | None:
-        """The longest document of at most `max_len` tokens; None when there is none."""
-        index = bisect.bisect(self._keys, (max_len, 1)) - 1
-        return self._take(index) if index >= 0 else None
+        """The longest document of at most `max_len` tokens, a row's length or less; None when there is none."""
+        fitting = self._lengths & ((2 << max_len) - 1)
+        return self._take(fitting.bit_length() - 1) if fitting else None
 
     def take_shortest(self) -> Document:
-        oldest = bisect.bisect(self._keys, (self._keys[0][0], 1)) - 1
-        return self._take(oldest)
+        if self._lengths:
+            return self._take((self._lengths & -self._lengths).bit_length() - 1)
+        _, arrival = heapq.heappop(self._longer)
+        return self._documents.pop(arrival)
 
     def places(self) -> list[Place]:
         """Where the waiting documents come from, oldest first: added again in this order, they come out the same."""
-        by_arrival = sorted(zip(self._keys, self._documents, strict=True), key=lambda pair: -pair[0][1])
-        return [document.place for _, document in by_arrival]
+        return [document.place for document in self._documents.values()]
 
     def __len__(self) -> int:
         return len(self._documents)
 
-    def _take(self, index: int) -> Document:
-        del self._keys[index]
-        return self._documents.pop(index)
+    def _take(self, length: int) -> Document:
+        queue = self._fitting[length]
+        arrival = queue.popleft()
+        if not queue:
+            del self._fitting[length]
+            self._lengths ^= 1 << length
+        return self._documents.pop(arrival)
 
 
 def fill_rows(
@@ -116,8 +143,7 @@ def pad_rows(
 ) -> Iterator[Row]:
     """Rows of whole documents, the rest of each row padding that is no target.
 
-    The buffer clips at `row_len`: a longer document keeps its first tokens and is counted. Holds at most `size`
-    documents.
+    The buffer clips: a longer document keeps its first tokens and is counted. Holds at most `size` documents.
     """
     while _refill(buffer, documents, size):
         row = _RowBuilder(row_len, counts)
@@ -149,7 +175,7 @@ class _RowBuilder:
 
     def put(self, document: Document) -> None:
         start = len(self._token_ids) - self.space
-        num_kept = min(len(document), self.space)
+        num_kept = min(len(document.token_ids), self.space)
         self._token_ids[start : start + num_kept] = document.token_ids[:num_kept]
         self._is_target[start : start + num_kept] = (
             True if document.is_target is None else document.is_target[:num_kept]

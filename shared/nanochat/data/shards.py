@@ -6,7 +6,7 @@ Knows nothing of tokens (sources.py) or of where datasets lie (registry.py). Tor
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -36,13 +36,25 @@ class Shards:
         return int(self._file(self._paths[split][shard]).num_row_groups)
 
     def read_row_group(self, split: Split, shard: int, row_group: int) -> list[str]:
-        """The texts of one row group, in order, empty and null ones included as "". Raises DataError."""
+        """The texts of one row group, in order, empty ones included. Raises DataError naming the shard."""
         path = self._paths[split][shard]
+        file = self._file(path)
         try:
-            column = self._file(path).read_row_group(row_group, columns=[TEXT_COLUMN]).column(0)
-            return [text or "" for text in column.to_pylist()]
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as exc:
+            column = file.read_row_group(row_group, columns=[TEXT_COLUMN], use_threads=False).column(0)
+            if len(column) != file.metadata.row_group(row_group).num_rows:
+                raise _corrupt(path, f"row group {row_group} has {len(column)} texts")
+            if column.null_count:
+                raise _without_text(path, row_group, column.is_null().index(True).as_py())
+            texts = cast("list[str]", column.to_pylist())  # no null among them
+        except UnicodeDecodeError as exc:
+            raise DataError(
+                f"row group {row_group} of shard {path} holds text that is not UTF-8: {exc}. Fetch or copy the shard "
+                "again, or write it as UTF-8.",
+                param="dataset",
+            ) from exc
+        except (pa.ArrowException, OSError) as exc:
             raise _corrupt(path, exc) from exc
+        return texts
 
     def documents(self, split: Split) -> Iterator[str]:
         """Every document that is not empty, once, in order."""
@@ -75,9 +87,12 @@ class Shards:
 
 def _open_shard(path: Path) -> pq.ParquetFile:
     try:
-        file = pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as exc:
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+        groups = [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)]
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as exc:
         raise _corrupt(path, exc) from exc
+    if sum(groups) != file.metadata.num_rows:  # a footer has no checksum
+        raise _corrupt(path, f"its row groups hold {sum(groups)} rows of {file.metadata.num_rows}")
     schema = file.schema_arrow
     index = schema.get_field_index(TEXT_COLUMN)
     kind = schema.field(index).type if index >= 0 else None
@@ -97,5 +112,12 @@ def _open_shard(path: Path) -> pq.ParquetFile:
     )
 
 
-def _corrupt(path: Path, exc: Exception) -> DataError:
-    return DataError(f"shard {path} cannot be read as parquet: {exc}. Fetch or copy it again.", param="dataset")
+def _corrupt(path: Path, reason: Exception | str) -> DataError:
+    return DataError(f"shard {path} cannot be read as parquet: {reason}. Fetch or copy it again.", param="dataset")
+
+
+def _without_text(path: Path, row_group: int, index: int) -> DataError:
+    return DataError(
+        f"document {index} of row group {row_group} of shard {path} is null; every row must hold text. Leave it out.",
+        param="dataset",
+    )

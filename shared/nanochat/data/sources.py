@@ -5,7 +5,9 @@ become rows is packing.py; reading ahead and saving the position is loader.py.
 """
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
@@ -16,8 +18,11 @@ from nanochat.data.shards import Shards, Split
 from nanochat.errors import DataError
 from nanochat.tokenizer.bpe import Tokenizer
 
-# Documents tokenised at a time: enough to keep the threads of a batch busy, few enough to start soon.
-_ENCODE_BATCH = 64
+# Characters that a thread tokenises at a time: some 25 ms of work, of which closing waits for one, and long enough that
+# handing it over costs nothing.
+_CHUNK_CHARS = 2**17
+# Chunks given to each thread ahead: the reading of a row group takes as long as a few.
+_CHUNKS_AHEAD = 4
 
 
 class Source(Protocol):
@@ -49,9 +54,19 @@ class _TextCursor:
     first_rank: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Texts of one row group that are tokenised together, with their numbers in it. `start` is the row group's."""
+
+    start: _TextCursor
+    texts: list[tuple[int, str]]
+
+
 class TextSource:
     """One rank's documents of a split, in order, over and over (or `num_epochs` times). A place is (shard, row group,
     document). Row groups go to the ranks in turn, counted through the shards, so that none is ever without.
+
+    Threads of its own tokenise ahead of the cursor, without the interpreter's lock. Close it.
     """
 
     def __init__(
@@ -63,28 +78,36 @@ class TextSource:
         rank: int = 0,
         world_size: int = 1,
         num_epochs: int | None = None,
-        num_threads: int = 1,
+        num_threads: int = 2,
     ) -> None:
+        """Raises DataError where an endless source has fewer row groups than there are ranks."""
         self.rank = rank
         self.world_size = world_size
         self._shards = shards
         self._split = split
         self._tokenizer = tokenizer
         self._num_epochs = num_epochs
-        self._num_threads = num_threads
         self._cursor = _TextCursor()
-        self._num_empty_epochs = 0
+        self._num_ahead = num_threads * _CHUNKS_AHEAD
+        self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="tokenizer")
+        if num_epochs is None:
+            self._check_row_groups()
 
     def documents(self) -> Iterator[Document]:
         """Raises DataError on a bad shard, and where there is not one document to repeat."""
-        while self._num_epochs is None or self._cursor.epoch < self._num_epochs:
-            self._num_empty_epochs += 1
-            for shard in range(self._cursor.shard, len(self._shards.paths(self._split))):
-                yield from self._shard(shard)
-            # With fewer row groups than ranks a rank is without in some epochs, but never in this many.
-            if self._num_epochs is None and self._num_empty_epochs > self.world_size:
-                raise DataError(f"dataset {self._shards.folder} has no document in its {self._split} split.")
-            self._cursor = replace(self._cursor, epoch=self._cursor.epoch + 1, shard=0)
+        chunks = self._chunks()
+        ahead: deque[tuple[_Chunk, Future[list[Document]]]] = deque()
+        while True:
+            for chunk in itertools.islice(chunks, self._num_ahead - len(ahead)):
+                ahead.append((chunk, self._threads.submit(self._tokenise, chunk)))
+            if not ahead:
+                break
+            chunk, tokenised = ahead.popleft()
+            for document in tokenised.result():
+                self._cursor = replace(chunk.start, document=document.place[2] + 1)
+                yield document
+        if self._num_epochs is not None:
+            self._cursor = _TextCursor(epoch=self._num_epochs)
 
     def cursor(self) -> dict[str, Any]:
         return asdict(self._cursor)
@@ -96,41 +119,90 @@ class TextSource:
 
     def fetch(self, places: Sequence[Place]) -> list[Document]:
         """The documents at these places, in this order; each row group is read once."""
-        found: dict[Place, Document] = {}
+        tokenised = []
         for (shard, row_group), group in itertools.groupby(sorted(set(places)), key=lambda place: place[:2]):
             texts = self._shards.read_row_group(self._split, shard, row_group)
-            found |= {place: self._document(place, self._tokenizer.encode(texts[place[2]])) for place in group}
+            start = _TextCursor(shard=shard, row_group=row_group)
+            for chunk in _cut(start, [(place[2], texts[place[2]]) for place in group]):
+                tokenised.append(self._threads.submit(self._tokenise, chunk))
+        found = {document.place: document for future in tokenised for document in future.result()}
         return [found[place] for place in places]
 
     def fingerprint(self) -> str:
         return self._shards.fingerprint(self._split)
 
     def close(self) -> None:
+        """Waits for the chunks being tokenised."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
         self._shards.close()
 
-    def _shard(self, shard: int) -> Iterator[Document]:
-        """The rank's documents of a shard from the cursor on; leaves the cursor at the next shard."""
-        num_row_groups = self._shards.num_row_groups(self._split, shard)
-        for row_group in range(self._cursor.row_group, num_row_groups):
-            if (self._cursor.first_rank + row_group) % self.world_size == self.rank:
-                yield from self._row_group(shard, row_group)
-            self._cursor = replace(self._cursor, shard=shard, row_group=row_group + 1, document=0)
-        first_rank = (self._cursor.first_rank + num_row_groups) % self.world_size
-        self._cursor = replace(self._cursor, shard=shard + 1, row_group=0, document=0, first_rank=first_rank)
+    def _check_row_groups(self) -> None:
+        """Raises DataError when a rank would be without. Opens no more shards than it takes to see."""
+        num_row_groups = 0
+        for shard in range(len(self._shards.paths(self._split))):
+            num_row_groups += self._shards.num_row_groups(self._split, shard)
+            if num_row_groups >= self.world_size:
+                return
+        raise DataError(
+            f"dataset {self._shards.folder} has {num_row_groups} row groups in its {self._split} split, and each of "
+            f"the {self.world_size} ranks needs one. Start fewer ranks, or write the documents in smaller row groups.",
+            param="dataset",
+        )
 
-    def _row_group(self, shard: int, row_group: int) -> Iterator[Document]:
-        texts = self._shards.read_row_group(self._split, shard, row_group)
-        indices = [index for index in range(self._cursor.document, len(texts)) if texts[index]]
-        for start in range(0, len(indices), _ENCODE_BATCH):
-            batch = indices[start : start + _ENCODE_BATCH]
-            rows = self._tokenizer.encode_batch([texts[index] for index in batch], num_threads=self._num_threads)
-            for index, ids in zip(batch, rows, strict=True):
-                self._num_empty_epochs = 0
-                self._cursor = replace(self._cursor, shard=shard, row_group=row_group, document=index + 1)
-                yield self._document((shard, row_group, index), ids)
+    def _chunks(self) -> Iterator[_Chunk]:
+        """The rank's texts from the cursor on, but for empty ones; runs ahead of it."""
+        last_found = self._cursor.epoch
+        for at in self._row_groups():
+            # A rank whose row groups hold nothing gets others in the next epoch, or else the same ones for ever.
+            if self._num_epochs is None and at.epoch - last_found > self.world_size:
+                raise DataError(
+                    f"dataset {self._shards.folder} has only empty texts in its {self._split} split for rank "
+                    f"{self.rank} of {self.world_size}; put documents there.",
+                    param="dataset",
+                )
+            texts = self._shards.read_row_group(self._split, at.shard, at.row_group)
+            wanted = [(index, texts[index]) for index in range(at.document, len(texts)) if texts[index]]
+            for chunk in _cut(at, wanted):
+                last_found = at.epoch
+                yield chunk
 
-    def _document(self, place: Place, ids: list[int]) -> Document:
-        return Document(place, np.array([self._tokenizer.bos_id, *ids], dtype=np.int32))
+    def _row_groups(self) -> Iterator[_TextCursor]:
+        """Each row group of the rank, from the cursor on: the first may be one in its middle."""
+        at = self._cursor
+        while self._num_epochs is None or at.epoch < self._num_epochs:
+            for shard in range(at.shard, len(self._shards.paths(self._split))):
+                num_row_groups = self._shards.num_row_groups(self._split, shard)
+                for row_group in range(at.row_group, num_row_groups):
+                    if (at.first_rank + row_group) % self.world_size == self.rank:
+                        yield replace(at, shard=shard, row_group=row_group)
+                    at = replace(at, document=0)
+                first_rank = (at.first_rank + num_row_groups) % self.world_size
+                at = _TextCursor(epoch=at.epoch, shard=shard + 1, first_rank=first_rank)
+            at = _TextCursor(epoch=at.epoch + 1, first_rank=at.first_rank)
+
+    def _tokenise(self, chunk: _Chunk) -> list[Document]:
+        """In a thread of the pool."""
+        documents = []
+        for index, text in chunk.texts:
+            ids = self._tokenizer.encode_array(text)
+            token_ids = np.empty(1 + len(ids), dtype=np.int32)
+            token_ids[0], token_ids[1:] = self._tokenizer.bos_id, ids
+            documents.append(Document((chunk.start.shard, chunk.start.row_group, index), token_ids))
+        return documents
+
+
+def _cut(start: _TextCursor, texts: Sequence[tuple[int, str]]) -> Iterator[_Chunk]:
+    """A row group's texts in chunks of about as many characters."""
+    chunk: list[tuple[int, str]] = []
+    num_chars = 0
+    for index, text in texts:
+        chunk.append((index, text))
+        num_chars += len(text)
+        if num_chars >= _CHUNK_CHARS:
+            yield _Chunk(start, chunk)
+            chunk, num_chars = [], 0
+    if chunk:
+        yield _Chunk(start, chunk)
 
 
 class ConversationSource:

@@ -34,7 +34,7 @@ def bits_per_byte(
     num_bytes = 0
     num_positions = 0
     for batch in batches:
-        inputs, targets = batch.inputs.to(device), batch.targets.to(device)
+        inputs, targets = batch.to(device)
         losses = token_losses(inputs, targets)
         lengths = byte_lengths[targets.clamp(min=0)].masked_fill(targets < 0, 0)  # (B, T)
         nats += losses.double().masked_fill(lengths == 0, 0.0).sum().cpu()

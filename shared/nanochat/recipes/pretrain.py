@@ -54,6 +54,7 @@ def run(job: JobContext, config: PretrainConfig) -> Outcome:
         batch_size=sizes.device_batch_size,
         sequence_len=sizes.sequence_len,
         state=None if saved is None else saved.state["loader"],
+        device=device.device,
     )
     with loader:
         training = Training(

@@ -62,6 +62,7 @@ def run(job: JobContext, config: SftConfig) -> Outcome:
         batch_size=sizes.device_batch_size,
         sequence_len=sizes.sequence_len,
         state=None if saved is None else saved.state["loader"],
+        device=device.device,
     )
     with loader:
         training = Training(

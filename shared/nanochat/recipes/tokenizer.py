@@ -57,5 +57,5 @@ def _conversation_texts(job: JobContext, config: TokenizerConfig) -> Iterator[st
 
 
 def _bytes_per_token(tokenizer: Tokenizer, texts: list[str]) -> float:
-    num_tokens = sum(map(len, tokenizer.encode_batch(texts)))
+    num_tokens = sum(len(tokenizer.encode_array(text)) for text in texts)
     return sum(len(text.encode()) for text in texts) / max(1, num_tokens)

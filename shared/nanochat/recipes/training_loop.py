@@ -152,7 +152,7 @@ def _accumulate(model: GPT, batches: Sequence[Batch]) -> float:
     num_targets = max(1, sum(int((batch.targets >= 0).sum()) for batch in batches))
     total = torch.zeros((), device=model.device)
     for batch in batches:
-        inputs, targets = batch.inputs.to(model.device), batch.targets.to(model.device)
+        inputs, targets = batch.to(model.device)
         loss: Tensor = model(inputs, targets, reduction="sum") / num_targets
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()

@@ -9,13 +9,17 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import tiktoken
 
 from nanochat.errors import DataError, InvalidRequest, NotFound
 from nanochat.files import write_file
 from nanochat.tokenizer.special import BOS, SPECIAL_TOKENS
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 # GPT-4's split with numbers of one or two digits instead of three, which suits small vocabularies.
 SPLIT_PATTERN = (
@@ -107,11 +111,13 @@ class Tokenizer:
             return self._encoding.encode_ordinary(text)
         return [token_id for piece in pieces for token_id in self._encoding.encode_ordinary(piece)]
 
-    def encode_batch(self, texts: Sequence[str], num_threads: int = 1) -> list[list[int]]:
-        """As encode, for many texts; `num_threads` at once, as the encoder holds no interpreter lock."""
-        if num_threads == 1 or any(len(text) > _MAX_SPACES for text in texts):
-            return [self.encode(text) for text in texts]
-        return self._encoding.encode_ordinary_batch([_checked(text) for text in texts], num_threads=num_threads)
+    def encode_array(self, text: str) -> "NDArray[np.int32]":
+        """As encode, (n,) int32: no integer of Python's is made, and other threads run all the while."""
+        import numpy as np  # here, so that services which only encode do not need it
+
+        pieces = _pieces(_checked(text))
+        ids = [self._encoding.encode_to_numpy(piece, disallowed_special=()) for piece in pieces]
+        return (ids[0] if len(ids) == 1 else np.concatenate(ids)).astype(np.int32)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of the ids; special tokens leave nothing, bytes that are no whole character become U+FFFD."""

@@ -1,6 +1,7 @@
 """The benchmarks run, at sizes that take no time, and say what the table and the file promise."""
 
 import json
+import random
 from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from rich.console import Console
 
 from nanochat.bench import report as files
+from nanochat.data.builtin import write_shards
 from tests.bench.run import Report, Sizes, measure, table
 
 TINY = Sizes(
@@ -22,14 +24,22 @@ TINY = Sizes(
     num_new=4,
     num_training_rounds=2,
     num_decoding_rounds=2,
+    loading_vocab_size=320,
+    num_loading_rounds=2,
+    loading_window_s=0.02,
+    num_packed_rows=300,
     read_size_bytes=2**20,
 )
 
 
 @pytest.fixture(scope="module")
-def report() -> Report:
+def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    """Of a dataset of 1200 documents, shorter and longer than a row."""
     torch.set_num_threads(1)
-    return measure(TINY)
+    folder, rng = tmp_path_factory.mktemp("numbers"), random.Random(0)
+    documents = [" ".join(str(rng.randrange(10**6)) for _ in range(rng.randint(1, 40))) for _ in range(1200)]
+    write_shards(folder, documents, 2)
+    return measure(TINY, folder)
 
 
 def test_model_flops_are_a_share_of_the_measured_peak(report: Report) -> None:
@@ -39,6 +49,17 @@ def test_model_flops_are_a_share_of_the_measured_peak(report: Report) -> None:
 
 def test_the_optimizer_takes_a_part_of_the_step(report: Report) -> None:
     assert 0 < report.training.optimizer_ratio < 1
+
+
+def test_the_loaders_speed_is_a_multiple_of_the_steps(report: Report) -> None:
+    loading = report.loading
+    ratios = [one["tokens_per_second"] / one["step_tokens_per_second"] for one in loading.rounds]
+    assert len(ratios) == 2 and min(ratios) <= loading.step_ratio <= max(ratios)
+
+
+def test_the_loader_wastes_what_the_definition_of_best_fit_does(report: Report) -> None:
+    assert 0 < report.loading.discarded_ratio < 1
+    assert report.loading.discarded_ratio == pytest.approx(report.loading.plain_discarded_ratio, abs=1e-12)
 
 
 def test_decoding_is_measured_at_every_number_of_rows(report: Report) -> None:

@@ -1,12 +1,16 @@
 """Batches: what they hold, and that a resumed loader goes on as if nothing had happened."""
 
+import itertools
 import json
 import random
 import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -18,6 +22,7 @@ from nanochat.data.loader import (
     training_loader,
     validation_loader,
 )
+from nanochat.data.shards import Shards, Split
 from nanochat.errors import DataError
 from nanochat.tokenizer.bpe import Tokenizer
 
@@ -58,22 +63,54 @@ def test_targets_are_the_inputs_one_step_on(folder: Path, tokenizer: Tokenizer) 
     assert (batch.inputs[:, 0] == BOS).all()
 
 
-@pytest.mark.parametrize("num_before", [1, 7, 40])
-def test_a_resumed_loader_gives_the_rows_of_an_uninterrupted_one(
-    folder: Path, tokenizer: Tokenizer, num_before: int
+@pytest.mark.parametrize(("rank", "world_size"), [(0, 1), (1, 3)])
+def test_a_loader_resumed_at_any_batch_gives_the_next_one(
+    write_shards: WriteShards, tokenizer: Tokenizer, rank: int, world_size: int
 ) -> None:
-    with training_loader(folder, tokenizer, batch_size=2, sequence_len=48) as loader:
-        for _ in range(num_before):
-            next(loader)
-        state = json.loads(json.dumps(loader.state()))
-        expected = [next(loader) for _ in range(60)]
-    with training_loader(folder, tokenizer, batch_size=2, sequence_len=48, state=state) as loader:
-        for batch in expected:
+    """And the same state after it, so by induction all that follow: in the middle and at the ends of row groups, shards
+    and epochs."""
+    folder = write_shards([texts(150, seed, longest=400) for seed in range(3)], row_group_size=16)
+
+    def open_loader(state: dict[str, Any] | None) -> Loader:
+        ranks = {"rank": rank, "world_size": world_size}
+        return training_loader(folder, tokenizer, batch_size=3, sequence_len=512, state=state, **ranks)
+
+    with open_loader(None) as loader:
+        batches = list(itertools.islice(loader, 110))
+        epochs = {batch.state["cursor"]["epoch"] for batch in batches}
+        assert len(epochs) >= 3
+        assert {batch.state["cursor"]["shard"] for batch in batches} == {0, 1}
+    for before, expected in itertools.pairwise(batches):
+        with open_loader(json.loads(json.dumps(before.state))) as loader:
+            assert loader.state() == before.state
             resumed = next(loader)
-            assert torch.equal(resumed.inputs, batch.inputs)
-            assert torch.equal(resumed.targets, batch.targets)
-            assert resumed.state == batch.state
-        assert loader.state() == expected[-1].state
+        assert torch.equal(resumed.inputs, expected.inputs)
+        assert torch.equal(resumed.targets, expected.targets)
+        assert resumed.state == expected.state
+
+
+def test_resuming_reads_each_row_group_once_and_none_without_need(
+    write_shards: WriteShards, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_shards([texts(3000, seed) for seed in range(3)], row_group_size=100)
+    with training_loader(folder, tokenizer, batch_size=8, sequence_len=64) as loader:
+        state = list(itertools.islice(loader, 100))[-1].state
+    waiting = Counter(tuple(place[:2]) for place in state["waiting"])
+    read: list[tuple[int, int]] = []
+    read_row_group = Shards.read_row_group
+
+    def recorded(shards: Shards, split: Split, shard: int, row_group: int) -> list[str]:
+        read.append((shard, row_group))
+        return read_row_group(shards, split, shard, row_group)
+
+    monkeypatch.setattr(Shards, "read_row_group", recorded)
+    with training_loader(folder, tokenizer, batch_size=8, sequence_len=64, state=state) as loader:
+        next(loader)
+    assert read[: len(waiting)] == sorted(waiting)
+    then = [30 * shard + row_group for shard, row_group in read[len(waiting) :]]
+    start = 30 * state["cursor"]["shard"] + state["cursor"]["row_group"]
+    assert then == list(range(start, start + len(then)))
+    assert len(then) <= 16
 
 
 def test_a_state_from_before_the_first_batch_starts_at_the_beginning(folder: Path, tokenizer: Tokenizer) -> None:
@@ -127,23 +164,76 @@ def test_a_validation_split_smaller_than_a_row_still_counts(write_shards: WriteS
 def test_a_split_without_documents_is_an_error_and_no_endless_search(
     write_shards: WriteShards, tokenizer: Tokenizer
 ) -> None:
-    folder = write_shards([["", None], ["val"]])
+    folder = write_shards([["", ""], ["val"]])
     with (
         training_loader(folder, tokenizer, batch_size=1, sequence_len=16) as loader,
-        pytest.raises(DataError, match="no document in its train split"),
+        pytest.raises(DataError, match="only empty texts in its train split"),
     ):
         next(loader)
 
 
-def test_a_corrupt_shard_is_reported_by_the_batch_that_needs_it(
+def damaged(path: Path) -> None:
+    """The pages' beginning overwritten, behind a good footer."""
+    content = path.read_bytes()
+    path.write_bytes(content[:40] + b"\xff" * 20 + content[60:])
+
+
+def without_text(path: Path) -> None:
+    pq.write_table(pa.table({"content": texts(20)}), path)
+
+
+def with_a_null(path: Path) -> None:
+    pq.write_table(pa.table({"text": [*texts(20), None]}), path)
+
+
+def with_latin_1(path: Path) -> None:
+    pq.write_table(pa.table({"text": pa.array([b"caf\xe9"] * 20).view(pa.string())}), path)
+
+
+def cut_short(path: Path) -> None:
+    """Ends as parquet does, so that only reading finds out."""
+    path.write_bytes(path.read_bytes()[:200] + b"PAR1")
+
+
+@pytest.mark.parametrize("spoil", [damaged, without_text, with_a_null, with_latin_1, cut_short])
+def test_a_bad_shard_stops_every_next_step_with_its_name(
+    write_shards: WriteShards, tokenizer: Tokenizer, spoil: Callable[[Path], None]
+) -> None:
+    folder = write_shards([texts(1200, 0), texts(20, 1), texts(20, 2)])
+    spoil(folder / "shard_00001.parquet")
+    before = threading.active_count()
+    with training_loader(folder, tokenizer, batch_size=1, sequence_len=64) as loader:
+        for _ in range(3):
+            with pytest.raises(DataError, match=r"shard_00001\.parquet"):
+                list(loader)
+    assert threading.active_count() == before
+
+
+def test_a_shard_that_was_cut_off_is_refused_before_the_first_step(
     write_shards: WriteShards, tokenizer: Tokenizer
 ) -> None:
     folder = write_shards([texts(20, 0), texts(20, 1), texts(20, 2)])
     path = folder / "shard_00001.parquet"
-    path.write_bytes(b"PAR1" + b"\xff" * 200 + b"PAR1")
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match=r"shard_00001\.parquet is truncated"):
+        training_loader(folder, tokenizer, batch_size=1, sequence_len=16)
+
+
+def test_more_ranks_than_row_groups_are_refused_before_the_first_step(folder: Path, tokenizer: Tokenizer) -> None:
+    with pytest.raises(DataError, match="20 row groups in its train split, and each of the 21 ranks"):
+        training_loader(folder, tokenizer, batch_size=1, sequence_len=16, rank=3, world_size=21)
+
+
+def test_what_a_tokenising_thread_raises_reaches_the_training_step(
+    folder: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(tokenizer: Tokenizer, text: str) -> None:
+        raise MemoryError("no room for a text")
+
+    monkeypatch.setattr(Tokenizer, "encode_array", broken)
     with (
         training_loader(folder, tokenizer, batch_size=1, sequence_len=16) as loader,
-        pytest.raises(DataError, match=r"shard_00001\.parquet"),
+        pytest.raises(MemoryError, match="no room for a text"),
     ):
         next(loader)
 
@@ -152,10 +242,67 @@ def test_closing_leaves_no_thread(folder: Path, tokenizer: Tokenizer) -> None:
     before = threading.active_count()
     loader: Loader = training_loader(folder, tokenizer, batch_size=2, sequence_len=48)
     next(loader)
-    assert threading.active_count() == before + 1
+    assert before < threading.active_count() <= before + 3  # one makes batches, two tokenise
     loader.close()
     loader.close()
     assert threading.active_count() == before
+
+
+def test_a_state_that_cannot_be_used_leaves_no_thread(folder: Path, tokenizer: Tokenizer) -> None:
+    with training_loader(folder, tokenizer, batch_size=2, sequence_len=48) as loader:
+        state = next(loader).state
+    before = threading.active_count()
+    damaged(folder / "shard_00000.parquet")
+    with pytest.raises(DataError, match=r"shard_00000\.parquet"):
+        training_loader(folder, tokenizer, batch_size=2, sequence_len=48, state=state)
+    assert threading.active_count() == before
+
+
+def test_closing_waits_for_no_batch_in_the_making() -> None:
+    """This one would take for ever: a thousand million rows."""
+    has_begun = threading.Event()
+
+    def conversation(index: int) -> tuple[list[int], list[int]]:
+        has_begun.set()
+        return render(index)
+
+    loader = conversation_loader(23, conversation, batch_size=10**9, sequence_len=40)
+    assert has_begun.wait(timeout=60)
+    loader.close()
+
+
+def test_batches_for_cuda_are_pinned_in_the_thread_and_copied_without_waiting(
+    folder: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With stand-ins for what only CUDA has."""
+    devices: list[tuple[str, object]] = []
+    pinned: set[int] = set()
+    waits: list[bool] = []
+
+    def pin_memory(tensor: torch.Tensor) -> torch.Tensor:
+        assert threading.current_thread().name.startswith("loader")
+        copy = tensor.clone()
+        pinned.add(copy.data_ptr())
+        return copy
+
+    def copied(tensor: torch.Tensor, device: torch.device, *, non_blocking: bool) -> torch.Tensor:
+        waits.append(not non_blocking)
+        return tensor
+
+    monkeypatch.setattr(torch.cuda, "set_device", lambda d: devices.append((threading.current_thread().name[:6], d)))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin_memory)
+    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda tensor: tensor.data_ptr() in pinned)
+    monkeypatch.setattr(torch.Tensor, "to", copied)
+    device = torch.device("cuda:1")
+    with training_loader(folder, tokenizer, batch_size=2, sequence_len=48, device=device) as loader:
+        batch = next(loader)
+    assert devices == [("loader", device)]
+    inputs, targets = batch.to(device)
+    assert torch.equal(inputs[:, 1:], targets[:, :-1])
+    assert waits == [False, False]
+    with training_loader(folder, tokenizer, batch_size=2, sequence_len=48, device=torch.device("cpu")) as loader:
+        next(loader).to(torch.device("cpu"))
+    assert waits == [False, False, True, True]
 
 
 def render(index: int) -> tuple[list[int], list[int]]:

@@ -4,12 +4,14 @@ import itertools
 from collections.abc import Iterator
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanochat.data.packing import Buffer, Document, PackingCounts, Row, fill_rows, pad_rows
+from nanochat.data.packing import BUFFER_SIZE, Buffer, Document, PackingCounts, Row, fill_rows, pad_rows
+from tests.unit.data.plain_packing import PlainRow, plain_fill, plain_pad
 
-BOS = 999
+BOS = 99_999
 LENGTHS = st.lists(st.integers(1, 30), max_size=60)
 
 
@@ -22,12 +24,12 @@ def documents(lengths: list[int]) -> Iterator[Document]:
 
 def fill(lengths: list[int], row_len: int, size: int) -> tuple[list[Row], PackingCounts]:
     counts = PackingCounts()
-    return list(fill_rows(documents(lengths), Buffer(), row_len, counts, size)), counts
+    return list(fill_rows(documents(lengths), Buffer(row_len), row_len, counts, size)), counts
 
 
 def pad(lengths: list[int], row_len: int, size: int) -> tuple[list[Row], PackingCounts]:
     counts = PackingCounts()
-    return list(pad_rows(documents(lengths), Buffer(clip=row_len), row_len, counts, size)), counts
+    return list(pad_rows(documents(lengths), Buffer(row_len, clips=True), row_len, counts, size)), counts
 
 
 def spans(row: Row) -> list[tuple[int, int]]:
@@ -39,32 +41,7 @@ def spans(row: Row) -> list[tuple[int, int]]:
     ]
 
 
-def plain_best_fit(lengths: list[int], row_len: int, size: int, *, cuts: bool) -> list[list[tuple[int, int]]]:
-    """The definition, written for reading: (document, tokens kept) a row."""
-    coming = list(enumerate(lengths))
-    waiting: list[tuple[int, int]] = []
-    rows = []
-    while coming or waiting:
-        row: list[tuple[int, int]] = []
-        space = row_len
-        while space and (coming or waiting):
-            while coming and len(waiting) < size:
-                waiting.append(coming.pop(0))
-            fitting = [pair for pair in waiting if min(pair[1], pair[1] if cuts else row_len) <= space]
-            if fitting:
-                best = max(fitting, key=lambda pair: (min(pair[1], pair[1] if cuts else row_len), -waiting.index(pair)))
-            elif cuts:
-                best = min(waiting, key=lambda pair: pair[1])
-            else:
-                break
-            waiting.remove(best)
-            row.append((best[0], min(best[1], space)))
-            space -= min(best[1], space)
-        rows.append(row)
-    return rows
-
-
-def kept(row: Row, expected: list[tuple[int, int]]) -> None:
+def kept(row: Row, expected: PlainRow) -> None:
     """The row begins with exactly these documents."""
     tokens = [token for index, length in expected for token in [BOS, *[index] * (length - 1)]]
     assert row.token_ids[: len(tokens)].tolist() == tokens
@@ -117,7 +94,7 @@ def test_no_document_gives_no_row() -> None:
 @given(lengths=LENGTHS, row_len=st.integers(2, 20), size=st.integers(1, 8))
 def test_filled_rows_are_those_of_the_definition(lengths: list[int], row_len: int, size: int) -> None:
     rows, _ = fill(lengths, row_len, size)
-    expected = plain_best_fit(lengths, row_len, size, cuts=True)
+    expected = list(plain_fill(lengths, row_len, size))
     assert len(rows) == len(expected)
     for row, documents_kept in zip(rows, expected, strict=True):
         kept(row, documents_kept)
@@ -126,10 +103,38 @@ def test_filled_rows_are_those_of_the_definition(lengths: list[int], row_len: in
 @given(lengths=LENGTHS, row_len=st.integers(2, 20), size=st.integers(1, 8))
 def test_padded_rows_are_those_of_the_definition(lengths: list[int], row_len: int, size: int) -> None:
     rows, _ = pad(lengths, row_len, size)
-    expected = plain_best_fit(lengths, row_len, size, cuts=False)
+    expected = list(plain_pad(lengths, row_len, size))
     assert len(rows) == len(expected)
     for row, documents_kept in zip(rows, expected, strict=True):
         kept(row, documents_kept)
+
+
+@pytest.mark.parametrize("median", [60, 700])
+def test_at_real_sizes_nothing_more_is_wasted_than_by_the_definition(median: int) -> None:
+    """A buffer of 1000 and rows of 513; documents of text are about log-normal, shorter or longer than a row."""
+    rng = np.random.default_rng(0)
+    lengths = [int(n) for n in np.exp(rng.normal(np.log(median), 1.0, 2500)).clip(1, 8000)]
+    filled, counts = fill(lengths, 513, BUFFER_SIZE)
+    expected = list(plain_fill(lengths, 513, BUFFER_SIZE))
+    assert len(filled) == len(expected)
+    for row, documents_kept in zip(filled, expected, strict=True):
+        kept(row, documents_kept)
+    assert counts.num_discarded == sum(lengths) - sum(num for row in expected for _, num in row)
+    padded, counts = pad(lengths, 513, BUFFER_SIZE)
+    expected = list(plain_pad(lengths, 513, BUFFER_SIZE))
+    assert counts.num_padding == 513 * len(expected) - sum(num for row in expected for _, num in row)
+    for row, documents_kept in zip(padded, expected, strict=True):
+        kept(row, documents_kept)
+
+
+def test_a_long_document_costs_no_more_memory_than_a_row() -> None:
+    buffer = Buffer(16)
+    (document,) = documents([100_000])
+    buffer.add(document)
+    held = buffer.take_shortest()
+    assert len(held) == 100_000
+    assert held.token_ids.tolist() == document.token_ids[:16].tolist()
+    assert held.token_ids.base is None, "a view would keep the whole document"
 
 
 @given(lengths=LENGTHS, row_len=st.integers(2, 20), size=st.integers(1, 8))
@@ -149,7 +154,7 @@ def test_only_the_last_filled_row_has_room_left(lengths: list[int], row_len: int
 
 @given(lengths=LENGTHS, num_taken=st.integers(0, 20))
 def test_a_buffer_filled_from_its_places_gives_the_same_documents(lengths: list[int], num_taken: int) -> None:
-    buffer, again = Buffer(clip=12), Buffer(clip=12)
+    buffer, again = Buffer(12, clips=True), Buffer(12, clips=True)
     by_place = {document.place: document for document in documents(lengths)}
     for document in by_place.values():
         buffer.add(document)

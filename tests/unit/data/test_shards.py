@@ -1,5 +1,6 @@
 """Reading documents out of shards, and shards that hold none."""
 
+import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from nanochat.data.builtin import write_shards as write_shards_with_checksums
 from nanochat.data.shards import Shards
 from nanochat.errors import DataError
 
@@ -19,10 +21,25 @@ def test_the_last_shard_is_for_validation(write_shards: Callable[..., Path]) -> 
         assert list(shards.documents("val")) == ["e", "f"]
 
 
-def test_empty_and_null_documents_are_passed_over(write_shards: Callable[..., Path]) -> None:
-    with Shards(write_shards([["a", "", None, "b"], ["c"]])) as shards:
+def test_empty_documents_are_passed_over(write_shards: Callable[..., Path]) -> None:
+    with Shards(write_shards([["a", "", "b"], ["c"]])) as shards:
         assert list(shards.documents("train")) == ["a", "b"]
         assert shards.read_row_group("train", 0, 0) == ["a", ""]
+
+
+def test_a_null_is_named_with_its_place(write_shards: Callable[..., Path]) -> None:
+    named = r"document 1 of row group 1 of shard .*shard_00000\.parquet is null"
+    with Shards(write_shards([["a", "b", "c", None], ["d"]])) as shards, pytest.raises(DataError, match=named):
+        list(shards.documents("train"))
+
+
+def test_text_that_is_not_utf8_is_named_with_its_place(write_shards: Callable[..., Path]) -> None:
+    folder = write_shards([["a"], ["b"]])
+    column = pa.array([b"fine", b"fine", b"caf\xe9"]).view(pa.string())  # as Latin-1 writes it
+    pq.write_table(pa.table({"text": column}), folder / "shard_00000.parquet", row_group_size=2)
+    named = r"row group 1 of shard .*shard_00000\.parquet holds text that is not UTF-8"
+    with Shards(folder) as shards, pytest.raises(DataError, match=named):
+        list(shards.documents("train"))
 
 
 @pytest.mark.parametrize("kind", [pa.large_string(), pa.string_view()])
@@ -67,6 +84,28 @@ def test_damaged_pages_behind_a_good_footer_are_named(write_shards: Callable[...
     path.write_bytes(content)
     with Shards(folder) as shards, pytest.raises(DataError, match=r"shard_00000\.parquet"):
         list(shards.documents("train"))
+
+
+def test_no_damaged_byte_of_a_shard_with_checksums_is_read(tmp_path: Path) -> None:
+    """Whatever is wrong is an error that names the shard, never other text, and nothing else than a DataError."""
+    rng = random.Random(0)
+    documents = [" ".join(rng.choices(["alpha", "beta", "gamma", "delta"], k=20)) for _ in range(64)]
+    write_shards_with_checksums(tmp_path, documents, 2)
+    path, expected = tmp_path / "shard_00000.parquet", documents[:32]
+    content = path.read_bytes()
+    num_refused = 0
+    for _ in range(300):
+        damaged = bytearray(content)
+        start = rng.randrange(4, len(content) - 4)
+        damaged[start : start + 3] = rng.randbytes(3)
+        path.write_bytes(damaged)
+        try:
+            with Shards(tmp_path) as shards:
+                assert list(shards.documents("train")) == expected, f"bytes {start} to {start + 2}"
+        except DataError as exc:
+            assert "shard_00000.parquet" in exc.message
+            num_refused += 1
+    assert num_refused > 100  # some bytes say nothing of the text: names, versions, statistics
 
 
 def test_the_fingerprint_tells_a_changed_dataset(write_shards: Callable[..., Path]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,9 +28,11 @@ def test_text_never_becomes_a_special_token(tokenizer: Tokenizer, text: str) -> 
     assert all(token_id < 320 - 9 for token_id in tokenizer.encode(text))
 
 
-@given(batch=st.lists(st.text(max_size=20)))
-def test_a_batch_encodes_like_one_text_at_a_time(tokenizer: Tokenizer, batch: list[str]) -> None:
-    assert tokenizer.encode_batch(batch, num_threads=2) == [tokenizer.encode(text) for text in batch]
+@given(text=st.lists(st.text(max_size=20) | st.sampled_from(SPECIAL_TOKENS)).map("".join))
+def test_an_array_holds_the_ids_of_a_list(tokenizer: Tokenizer, text: str) -> None:
+    ids = tokenizer.encode_array(text)
+    assert ids.dtype == np.int32
+    assert ids.tolist() == tokenizer.encode(text)
 
 
 def test_training_gives_the_size_asked_for_and_the_same_tokens_each_time(
@@ -106,7 +109,7 @@ def test_half_a_surrogate_pair_is_refused_by_position(tokenizer: Tokenizer) -> N
     with pytest.raises(InvalidRequest, match="at character 2"):
         tokenizer.encode("ab\ud800")
     with pytest.raises(InvalidRequest, match="at character 2"):
-        tokenizer.encode_batch(["fine", "ab\udfff"], num_threads=2)
+        tokenizer.encode_array("ab\udfff")
     with pytest.raises(InvalidRequest, match="at character 0"):
         Tokenizer.train(["\ud83d"], 300)
 
@@ -114,7 +117,7 @@ def test_half_a_surrogate_pair_is_refused_by_position(tokenizer: Tokenizer) -> N
 def test_a_million_spaces_encode_and_train(tokenizer: Tokenizer) -> None:
     text = "a" + " " * 1_200_000 + "b"
     assert tokenizer.decode(tokenizer.encode(text)) == text
-    assert tokenizer.encode_batch([text, "c"], num_threads=2)[1] == tokenizer.encode("c")
+    assert tokenizer.encode_array(text).tolist() == tokenizer.encode(text)
     assert Tokenizer.train([text], 270).vocab_size == 270
 
 
