@@ -2,7 +2,7 @@
 
 Both apply merges in the order of ranks to the pieces that the same pattern cuts, so ids are equal. What differs: there,
 text that reads like a special token becomes one. chat_template.jinja, which renders conversations there as chat.py does
-here, refuses such text: rendered, nobody could tell it from a mark of the template's.
+here, refuses such text unless transformers is asked to keep it text (sanitize_control_tokens=True).
 """
 
 import json

@@ -156,10 +156,11 @@ def test_golden_conversations_have_the_golden_ids(test_data: Path) -> None:
             num_refused += 1
             with pytest.raises(TemplateError, match="only the template may place"):
                 theirs.apply_chat_template(conversation["messages"], tokenize=False)
-        else:
-            found = theirs.apply_chat_template(conversation["messages"], tokenize=True, return_dict=False)
-            assert found == conversation["ids"]
-    assert 0 < num_refused < 30
+        found = theirs.apply_chat_template(
+            conversation["messages"], tokenize=True, return_dict=False, sanitize_control_tokens=True
+        )
+        assert found == conversation["ids"]
+    assert 0 < num_refused < 60
 
 
 def test_what_was_written_reads_back_the_same(tokenizer: Tokenizer, tmp_path: Path) -> None:
