@@ -171,6 +171,9 @@ def test_our_class_gives_our_logits_and_comes_back(ours: GPT, tokenizer: Tokeniz
     theirs = load(tmp_path / "out")
     ids = tokens(ours.config)
     torch.testing.assert_close(theirs(ids).logits.detach(), ours(ids), **TOLERANCE)
+    theirs.save_pretrained(tmp_path / "again")
+    AutoTokenizer.from_pretrained(tmp_path / "out").save_pretrained(tmp_path / "again")
+    assert imports.read(tmp_path / "again").config == ours.config
     imported = imports.read(tmp_path / "out")
     assert imported.config == ours.config
     for name, tensor in named_tensors(ours).items():
@@ -186,6 +189,7 @@ def test_our_class_continues_a_cache_in_any_pieces(ours: GPT, tokenizer: Tokeniz
         before = ids[:, start - 1 : start] if start else None
         out = theirs(ids[:, start : start + count], cache=cache, previous_ids=before, use_cache=True)
         cache, start = out.cache, start + count
+        assert cache.get_seq_length() == start
         found.append(out.logits.detach())
     torch.testing.assert_close(torch.cat(found, dim=1), ours(ids), **TOLERANCE)
 

@@ -1,6 +1,6 @@
 """nanochat's GPT for transformers, in one file that needs nothing of nanochat: it is copied into exported folders.
 
-    AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
+    AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)       # transformers 5 and newer
 
 Sizes and constants are those of config.json; weights have the names of nanochat's checkpoints. B batch, T new tokens,
 S tokens seen, H and Hk heads of queries and keys, D their width, C the model's, V vocabulary.
@@ -19,7 +19,7 @@ class NanochatGPTConfig(PreTrainedConfig):
     """windows: keys that a query sees to its left, a layer each. value_embedding_layers: which layers have one."""
 
     model_type = "nanochat_gpt"
-    keys_to_ignore_at_inference = ("cache",)
+    keys_to_ignore_at_inference = ("cache", "past_key_values")
     attribute_map = {  # noqa: RUF012  transformers' way
         "hidden_size": "n_embd",
         "num_hidden_layers": "n_layer",
@@ -46,6 +46,10 @@ class NanochatGPTConfig(PreTrainedConfig):
     softcap: float = 15.0
     use_cache: bool = True
     tie_word_embeddings: bool = False
+
+
+# What this version of transformers calls a cache.
+_CACHE = "cache" if hasattr(CausalLMOutputWithPast, "cache") else "past_key_values"
 
 
 def rms_norm(x: Tensor) -> Tensor:
@@ -147,13 +151,16 @@ class NanochatGPTForCausalLM(PreTrainedModel, GenerationMixin):
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
+        past_key_values: Any = None,
         **kwargs: Any,
     ) -> Any:
         """Logits (B, T, V) float32 after input_ids (B, T), which continue what the cache holds, S - T tokens.
 
         attention_mask (B, S): 0 for padding, on either side. previous_ids (B, 1): the tokens before input_ids, which
         smear needs beside a cache that is not empty; generate() gives them. labels (B, T): -100 does not count.
+        past_key_values is what older versions of transformers call the cache.
         """
+        cache = past_key_values if cache is None else cache
         B, T = input_ids.shape
         if cache is None and (self.config.use_cache if use_cache is None else use_cache) and not self.training:
             cache = DynamicCache(config=self.config)
@@ -175,7 +182,7 @@ class NanochatGPTForCausalLM(PreTrainedModel, GenerationMixin):
         loss = None
         if labels is not None:
             loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
-        return CausalLMOutputWithPast(loss=loss, logits=logits, cache=cache)
+        return CausalLMOutputWithPast(loss=loss, logits=logits, **{_CACHE: cache})
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
         inputs: dict[str, Any] = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)
