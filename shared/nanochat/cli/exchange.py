@@ -24,13 +24,13 @@ def export(
     from nanochat.checkpoint.huggingface import exporter
     from nanochat.cli.local import checkpoint_folder
 
-    source = checkpoint_folder(CliSettings.load(), checkpoint)
-    exported = exporter.write(store.load(source), folder.expanduser(), precision=dtype)
+    source = store.load(checkpoint_folder(CliSettings.load(), checkpoint))
+    exported = exporter.write(source, folder.expanduser(), precision=dtype)
     options = ""
     if exported.beyond_nanochat:
         say(f"transformers' own class lacks {', '.join(exported.beyond_nanochat)}: the folder brings a class along")
         options = ", trust_remote_code=True"
-    say(f"exported {source.name} to {exported.folder}")
+    say(f"exported {source.info.id} to {exported.folder}")
     say(f'load it with AutoModelForCausalLM.from_pretrained("{exported.folder}"{options})')
 
 

@@ -19,6 +19,8 @@ from nanochat.errors import Conflict, DataError, InvalidConfig, NotFound
 from nanochat.model.gpt import GPT
 from nanochat.model.names import load_tensors
 from nanochat.native.model import NativeModel
+from nanochat.optim.groups import param_groups
+from nanochat.optim.optimizer import MuonAdamW
 from nanochat.tokenizer.bpe import SPLIT_PATTERN, Tokenizer
 from nanochat.tokenizer.special import SPECIAL_TOKENS
 from tests.numerics import reference
@@ -183,6 +185,23 @@ def test_the_first_architecture_is_that_of_transformers_class(write: Write) -> N
     theirs.load_state_dict(state)
     ids = torch.randint(V, (2, 48), generator=torch.Generator().manual_seed(7))
     torch.testing.assert_close(model(ids), theirs(ids).logits.detach(), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("time", TIMES)
+def test_what_was_imported_goes_on_learning(write: Write, time: str) -> None:
+    imported = imports.read(write(time))
+    model = GPT(imported.config)
+    load_tensors(model, imported.tensors)
+    optimizer = MuonAdamW(param_groups(model))
+    ids = torch.randint(V, (2, 49), generator=torch.Generator().manual_seed(8))
+    losses = []
+    for _ in range(3):
+        loss = model(ids[:, :-1], ids[:, 1:])
+        losses.append(loss.item())
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert losses[2] < losses[1] < losses[0]
 
 
 def test_it_becomes_a_checkpoint_once(write: Write, home: Path) -> None:
