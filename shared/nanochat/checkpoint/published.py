@@ -42,7 +42,8 @@ _PART_OF_LAYER = {
 # torch.compile puts it before every name.
 _COMPILED = "_orig_mod."
 
-# What files of other times do not say: with neither smear nor gates of 12 channels they are from before March 2026.
+# What files of other times do not say. With neither smear nor gates of 12 channels they are from before March 2026.
+# Source: that project's gpt.py of those times, and its dev/LOG.md from January 2026 on.
 EARLIER: dict[str, Any] = {
     "rotary_base": 10_000.0,
     "qk_scale": 1.0,
