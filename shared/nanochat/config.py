@@ -30,7 +30,8 @@ class GPTConfig:
 
     rotary_base: float = 100_000.0
     qk_scale: float = 1.2  # factor on q and k after their norm
-    short_window_divisor: int = 4  # S = ceil(sequence_len / divisor / 128) * 128
+    short_window_divisor: int = 4  # S = sequence_len / divisor, rounded up to a multiple
+    short_window_multiple: int = 128
     value_embeddings: bool = True
     value_gate_channels: int = 12
     value_gate_range: float = 3.0
@@ -48,10 +49,17 @@ class GPTConfig:
             "n_kv_head",
             "n_embd",
             "short_window_divisor",
+            "short_window_multiple",
+            "value_gate_channels",
+            "smear_channels",
         ):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise InvalidConfig(f"{name} is {value!r}; give a whole number of at least 1.", param=name)
+        for name in ("rotary_base", "qk_scale", "value_gate_range", "softcap"):
+            constant = getattr(self, name)
+            if isinstance(constant, bool) or not isinstance(constant, int | float) or not 0 < constant < math.inf:
+                raise InvalidConfig(f"{name} is {constant!r}; give a number above 0.", param=name)
         if self.n_embd % self.n_head:
             raise InvalidConfig(
                 f"n_embd {self.n_embd} does not divide by n_head {self.n_head}; choose sizes that do.",
@@ -129,7 +137,9 @@ class GPTConfig:
     @property
     def windows(self) -> tuple[int, ...]:
         """Keys a query sees to its left (itself besides), a layer each. The pattern is tiled; the last is long."""
-        short = min(self.sequence_len, math.ceil(self.sequence_len / self.short_window_divisor / 128) * 128)
+        multiple = self.short_window_multiple
+        short = math.ceil(self.sequence_len / self.short_window_divisor / multiple) * multiple
+        short = min(self.sequence_len, short)
         letters = [self.window_pattern[i % len(self.window_pattern)] for i in range(self.n_layer)]
         letters[-1] = "L"
         return tuple(short if letter == "S" else self.sequence_len for letter in letters)

@@ -89,7 +89,8 @@ def window_of(config: GPTConfig, layer: int) -> int:
     pattern = config.window_pattern
     if layer == config.n_layer - 1 or pattern[layer % len(pattern)] == "L":
         return config.sequence_len
-    return -(-config.sequence_len // config.short_window_divisor // 128) * 128
+    multiple = config.short_window_multiple
+    return -(-config.sequence_len // config.short_window_divisor // multiple) * multiple
 
 
 def norm(x: Tensor) -> Tensor:

@@ -2,4 +2,5 @@
 
 manifest.py   which ones are complete, found and verified (torch-free)
 store.py      saving, loading and pruning them
+imports.py    models from elsewhere: published.py, pickled.py (nanochat's own files), huggingface/ (and to there)
 """

@@ -7,8 +7,6 @@ import typer
 from nanochat.cli.terminal import error_console
 
 NOT_YET = {
-    "import": "Importing other projects' checkpoints is not built yet; checkpoints of this project are found by name.",
-    "export": "Exporting checkpoints is not built yet; a checkpoint's folder holds safetensors and JSON, free to copy.",
     "report": "Reports are not built yet; a job's figures are in: nanochat jobs show JOB.",
 }
 DOWNLOAD = (

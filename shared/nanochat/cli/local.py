@@ -32,8 +32,7 @@ def local_answerer(settings: CliSettings, reference: str, sampling: Sampling) ->
     from nanochat.tokenizer.chat import render_prompt
     from nanochat.tools.calculator import Calculator
 
-    given = Path(reference).expanduser()
-    folder = given if given.is_dir() else _references(settings).checkpoint(reference)
+    folder = checkpoint_folder(settings, reference)
     device = choose_device()
     checkpoint = store.load(folder, device.device)
     model = GPT(checkpoint.config, device.dtype).to(device.device)
@@ -48,6 +47,12 @@ def local_answerer(settings: CliSettings, reference: str, sampling: Sampling) ->
             await asyncio.sleep(0)  # where a Ctrl-C is noticed
 
     return answer
+
+
+def checkpoint_folder(settings: CliSettings, reference: str) -> Path:
+    """Of an id under $NANOCHAT_HOME, or any folder. Raises NotFound, InvalidConfig or CheckpointCorrupt."""
+    given = Path(reference).expanduser()
+    return given if given.is_dir() else _references(settings).checkpoint(reference)
 
 
 def run_recipe(settings: CliSettings, kind: str, name: str, config: dict[str, Any], num_processes: int) -> int:

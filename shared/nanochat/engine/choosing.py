@@ -8,6 +8,7 @@ from nanochat.engine.grammar import constrained
 from nanochat.engine.penalties import penalised
 from nanochat.engine.sampling import lookup_logprobs, sample
 from nanochat.engine.sequence import Sequence
+from nanochat.model.precision import float64_device
 from nanochat.protocol.generate import TokenLogprob
 
 
@@ -15,6 +16,7 @@ def append_sampled(sequences: Seq[Sequence], logits: Tensor) -> None:
     """Append a token to each sequence, by its params, from float32 logits (B, V), which stay as they are."""
     if not sequences:
         return
+    logits = logits.to(float64_device(logits.device))
     changed = penalised(logits, [sequence.penalties for sequence in sequences])
     changed = constrained(changed, [sequence.grammar for sequence in sequences])
     uniforms = [sequence.next_uniform() for sequence in sequences]

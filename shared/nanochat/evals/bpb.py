@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nanochat.data.loader import Batch
+from nanochat.model.precision import float64_device
 from nanochat.tokenizer.bpe import Tokenizer
 
 # Loss of each position: (inputs (B, T), targets (B, T)) -> (B, T) float32, 0 where a target is ignored.
@@ -37,7 +38,8 @@ def bits_per_byte(
         inputs, targets = batch.to(device)
         losses = token_losses(inputs, targets)
         lengths = byte_lengths[targets.clamp(min=0)].masked_fill(targets < 0, 0)  # (B, T)
-        nats += losses.double().masked_fill(lengths == 0, 0.0).sum().cpu()
+        counted = losses.masked_fill(lengths == 0, 0.0)
+        nats += counted.to(float64_device(device)).double().sum().cpu()
         num_bytes += int(lengths.sum())
         num_positions += targets.numel()
         if num_positions >= max_tokens:

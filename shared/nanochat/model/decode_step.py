@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nanochat.model.attention import cached_attention, visible_keys
 from nanochat.model.kv_cache import KVCache
+from nanochat.model.precision import is_nvidia
 
 try:
     from flash_attn import flash_attn_with_kvcache
@@ -61,7 +62,7 @@ class DecodeStep:
 
 
 def _suits_flash(keys: Tensor) -> bool:
-    """flash-attn 2 is for half precision, heads of up to 256 channels, on sm80 and newer."""
-    if keys.device.type != "cuda" or keys.dtype not in (torch.float16, torch.bfloat16) or keys.size(-1) > 256:
+    """flash-attn 2 is for half precision, heads of up to 256 channels, on sm80 and newer of NVIDIA's."""
+    if not is_nvidia(keys.device) or keys.dtype not in (torch.float16, torch.bfloat16) or keys.size(-1) > 256:
         return False
     return torch.cuda.get_device_capability(keys.device) >= (8, 0)

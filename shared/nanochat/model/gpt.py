@@ -153,8 +153,8 @@ class GPT(nn.Module):
         self.smear_lambda = nn.Parameter(torch.zeros(1)) if config.smear else None
         self.backout_lambda = nn.Parameter(torch.zeros(1)) if config.backout else None
         cos, sin = rotary_table(config.sequence_len, config.head_dim, config.rotary_base)
-        self.register_buffer("cos", cos[:, None], persistent=False)
-        self.register_buffer("sin", sin[:, None], persistent=False)
+        self.register_buffer("cos", cos[:, None].to(self.device), persistent=False)
+        self.register_buffer("sin", sin[:, None].to(self.device), persistent=False)
 
     @property
     def blocks(self) -> list[Block]:

@@ -36,9 +36,11 @@ class RaggedStep:
         self._first_position = int(before.min())
         self.is_fresh = int(before.max()) == 0
         positions = before[:, None] + torch.arange(T)
-        self.positions = positions.clamp(max=self._num_keys - 1).to(device, non_blocking=True)
-        self._slots = slots.to(device, non_blocking=True)
-        self._num_new = num_new.to(device, non_blocking=True)
+        # To Apple's GPUs such a copy may read memory that has been freed (github.com/pytorch/pytorch/issues/189690).
+        is_async = device.type == "cuda"
+        self.positions = positions.clamp(max=self._num_keys - 1).to(device, non_blocking=is_async)
+        self._slots = slots.to(device, non_blocking=is_async)
+        self._num_new = num_new.to(device, non_blocking=is_async)
         self._plan_stores(before, num_new, T)
         self._plan_reads()
 

@@ -9,9 +9,13 @@ from torch import Tensor
 
 
 def rotary_table(length: int, head_dim: int, base: float) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of every position, (length, D/2) float32 each; computed in float64 and then rounded."""
-    frequencies = base ** -(torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
-    angles = torch.outer(torch.arange(length, dtype=torch.float64), frequencies)
+    """Cosines and sines of every position, (length, D/2) float32 each; computed in float64 and then rounded.
+
+    On the CPU, whatever the default device: not every one has float64.
+    """
+    channels = torch.arange(0, head_dim, 2, dtype=torch.float64, device="cpu")
+    positions = torch.arange(length, dtype=torch.float64, device="cpu")
+    angles = torch.outer(positions, base ** -(channels / head_dim))
     return angles.cos().float(), angles.sin().float()
 
 

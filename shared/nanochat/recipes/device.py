@@ -51,6 +51,8 @@ def choose_device(precision: str = "auto", *, local_rank: int = 0, settings: Dev
         raise InvalidConfig(
             "NANOCHAT_DEVICE is cuda, and torch finds no GPU that it can use; give the worker one, or set auto or cpu."
         )
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise InvalidConfig("NANOCHAT_DEVICE is mps, and torch finds no GPU of Apple's; set auto or cpu.")
     device = torch.device(kind, local_rank) if kind == "cuda" else torch.device(kind)
     if precision in ("fp16", "fp8"):
         raise InvalidConfig(f"precision {precision} is not available; use auto, fp32 or bf16.", param="precision")
@@ -66,13 +68,17 @@ def choose_device(precision: str = "auto", *, local_rank: int = 0, settings: Dev
 def compile_model(model: GPT, wanted: bool | None, device: Device) -> None:
     """Let calls of the model go through torch.compile where a C++ compiler is at hand; else leave it as it is.
 
+    On Apple's GPUs, for which torch calls it a prototype, only where it was asked for.
+
     Raises InvalidConfig where compiling was asked for and cannot be done.
     """
     obstacle = _obstacle_to_compiling(device.device)
     if wanted and obstacle:
         raise InvalidConfig(f"compile is true and {obstacle}; install it, or leave compile out.", param="compile")
-    if wanted is False or obstacle:
-        log.info("model_not_compiled", extra={"reason": obstacle or "compile is false"})
+    is_prototype = wanted is None and device.device.type == "mps"
+    if wanted is False or obstacle or is_prototype:
+        reason = obstacle or ("a prototype on mps" if is_prototype else "compile is false")
+        log.info("model_not_compiled", extra={"reason": reason})
         return
     log.info("model_compiled", extra={"device": str(device.device)})
     model.compile(dynamic=False)

@@ -3,4 +3,5 @@
 special.py    the nine special tokens
 bpe.py        the byte-level BPE: training, encoding, its file
 chat.py       a conversation as token ids
+huggingface.py, chat_template.jinja   both as the libraries of Hugging Face have them
 """

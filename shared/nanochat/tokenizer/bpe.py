@@ -138,6 +138,11 @@ class Tokenizer:
         return self._special_ids[name]
 
     @property
+    def pattern(self) -> str:
+        """By which text is split before merging."""
+        return self._pattern
+
+    @property
     def bos_id(self) -> int:
         return self._special_ids[BOS]
 

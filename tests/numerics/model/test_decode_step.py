@@ -18,9 +18,12 @@ CONFIG = GPTConfig(sequence_len=200, vocab_size=70, n_layer=3, n_head=4, n_kv_he
 TOLERANCE = {"rtol": 0.0, "atol": 2e-5}
 
 
-@pytest.fixture(scope="module")
-def model(random_model: Callable[[GPTConfig], GPT]) -> GPT:
-    return random_model(CONFIG).requires_grad_(False)
+OLDER = CONFIG.to_dict() | {"smear": False, "backout": False, "value_embeddings": False, "qk_scale": 1.0}
+
+
+@pytest.fixture(scope="module", params=[CONFIG, GPTConfig.from_dict(OLDER)], ids=["every part", "older"])
+def model(request: pytest.FixtureRequest, random_model: Callable[[GPTConfig], GPT]) -> GPT:
+    return random_model(request.param).requires_grad_(False)
 
 
 @pytest.fixture(scope="module")

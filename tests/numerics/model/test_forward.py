@@ -33,13 +33,18 @@ CONFIGS = {
     ),
     "older: wide gates of range 2, half windows": GPTConfig(
         **SIZES,
-        sequence_len=260,
-        n_layer=2,
+        sequence_len=44,
+        n_layer=3,
         n_kv_head=4,
-        window_pattern="S",
+        window_pattern="SSSL",
+        rotary_base=10_000.0,
+        qk_scale=1.0,
         short_window_divisor=2,
+        short_window_multiple=1,
         value_gate_channels=32,
         value_gate_range=2.0,
+        smear=False,
+        backout=False,
     ),
 }
 

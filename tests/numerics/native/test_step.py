@@ -37,6 +37,22 @@ CONFIGS = {
         backout=False,
         value_embeddings=False,
     ),
+    "older constants: half windows, wide gates": GPTConfig(
+        sequence_len=90,
+        vocab_size=100,
+        n_layer=4,
+        n_head=4,
+        n_kv_head=2,
+        n_embd=80,
+        rotary_base=10_000.0,
+        qk_scale=1.0,
+        short_window_divisor=2,
+        short_window_multiple=1,
+        value_gate_channels=32,
+        value_gate_range=2.0,
+        smear=False,
+        backout=False,
+    ),
 }
 # The same float32 sums in another order.
 TOLERANCE = 2e-5

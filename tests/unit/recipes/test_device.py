@@ -32,6 +32,41 @@ def test_a_gpu_that_is_not_there_is_said_before_anything_is_loaded() -> None:
         choose_device(settings=DeviceSettings(device="cuda"))
 
 
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="there is a GPU of Apple's")
+def test_an_apple_gpu_that_is_not_there_is_said_too() -> None:
+    with pytest.raises(InvalidConfig, match="NANOCHAT_DEVICE is mps, and torch finds no GPU of Apple's"):
+        choose_device(settings=DeviceSettings(device="mps"))
+
+
+@pytest.mark.parametrize(
+    ("has_cuda", "has_mps", "hip", "capability", "device", "dtype"),
+    [
+        (True, False, None, (9, 0), "cuda:1", torch.bfloat16),
+        (True, False, None, (7, 5), "cuda:1", torch.float32),
+        (True, False, "7.1.25424", (9, 0), "cuda:1", torch.bfloat16),
+        (True, False, "7.1.25424", (7, 0), "cuda:1", torch.bfloat16),
+        (False, True, None, None, "mps", torch.float32),
+        (False, False, None, None, "cpu", torch.float32),
+    ],
+    ids=["H100", "T4", "MI300X", "an older one of AMD's", "Apple's", "none"],
+)
+def test_device_and_dtype_by_what_torch_says_of_the_machine(
+    monkeypatch: pytest.MonkeyPatch,
+    has_cuda: bool,
+    has_mps: bool,
+    hip: str | None,
+    capability: tuple[int, int] | None,
+    device: str,
+    dtype: torch.dtype,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: has_mps)
+    monkeypatch.setattr(torch.version, "hip", hip)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    chosen = choose_device(local_rank=1, settings=DeviceSettings(device="auto", num_threads=torch.get_num_threads()))
+    assert (str(chosen.device), chosen.dtype) == (device, dtype)
+
+
 @pytest.mark.parametrize("precision", ["fp16", "fp8"])
 def test_a_precision_that_cannot_be_trained_in_is_refused(precision: str) -> None:
     with pytest.raises(InvalidConfig, match=f"precision {precision} is not available"):
@@ -48,6 +83,13 @@ def test_a_model_is_left_plain_without_a_compiler_and_refused_when_compiling_was
     assert model._compiled_call_impl is None
     with pytest.raises(InvalidConfig, match="there is no C"):
         compile_model(model, True, CPU)
+
+
+def test_apples_gpus_compile_only_when_asked_to() -> None:
+    config = GPTConfig(sequence_len=16, vocab_size=64, n_layer=1, n_head=1, n_kv_head=1, n_embd=32, window_pattern="L")
+    model = GPT(config)
+    compile_model(model, None, Device(device=torch.device("mps"), dtype=torch.float32, num_threads=1))
+    assert model._compiled_call_impl is None
 
 
 def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:

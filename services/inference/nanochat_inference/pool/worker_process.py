@@ -253,8 +253,8 @@ class Worker:
 def _give_back_memory() -> None:
     """A model was freed: what the allocators keep of it goes back, or every swap would leave some behind."""
     gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    if torch.accelerator.is_available():
+        torch.accelerator.empty_cache()
     if sys.platform == "linux":
         ctypes.CDLL(None).malloc_trim(0)
 
