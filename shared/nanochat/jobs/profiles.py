@@ -1,8 +1,8 @@
 """Pipelines as data: profiles/<name>.json is {"description", "num_processes", "stages": [{"kind", "name", "config"}]}.
 
-Stages run in order. Within a config, "@tokenizer" stands for the output of the earlier stage of that name; a stage's name
-is its kind unless it has one, which it must where there are several of a kind. `for_each` writes a stage once for every
-combination of values: {"depth": [10, 11]} gives each stage its depth, and "{depth}" in the name its own name.
+Stages run in order. Within a config, "@tokenizer" stands for the output of the earlier stage of that name; a stage's
+name is its kind unless it has one, which it must where there are several of a kind. `for_each` writes a stage once for
+every combination of values: {"depth": [10, 11]} gives each stage its depth, and "{depth}" in the name its own name.
 """
 
 import itertools

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from nanochat.config import GPTConfig
 from nanochat.sizes import Shape, parameter_shapes, parameters_by_group
 
-# Of an AdamW parameter with fewer elements every rank keeps the whole state: splitting it would cost more than it saves.
+# Of an AdamW parameter with fewer elements every rank keeps the whole state, as splitting would cost more than it saves.
 MIN_SHARDED_ELEMENTS = 1024
 _FLOAT32 = 4
 # Float32 values a token and entry of the vocabulary in the loss: tanh's output, the logits and their log-softmax.
@@ -33,14 +33,14 @@ class Memory:
         return self.weights + self.gradients + self.optimizer + self.activations
 
 
-def estimate_memory(config: GPTConfig, *, device_batch_size: int, num_ranks: int = 1, compute_bytes: int = 2) -> Memory:
-    """For rows of the model's whole context. compute_bytes: 2 for bfloat16 and FP8, 4 for float32."""
+def estimate_memory(config: GPTConfig, *, num_tokens: int, num_ranks: int = 1, compute_bytes: int = 2) -> Memory:
+    """num_tokens: those that a rank computes at once. compute_bytes: 2 for bfloat16 and FP8, 4 for float32."""
     weights = weight_bytes(config, compute_bytes)
     return Memory(
         weights=weights,
         gradients=weights,  # of the same shapes and dtypes
         optimizer=optimizer_bytes(config, num_ranks),
-        activations=activation_bytes(config, device_batch_size * config.sequence_len, compute_bytes),
+        activations=activation_bytes(config, num_tokens, compute_bytes),
     )
 
 

@@ -277,7 +277,8 @@ def stage_name(kind: str, name: str, pipeline: str) -> str:
 
     A stage with a name of its own is the job <pipeline>-<name>; any other bears the pipeline's name.
     """
-    return kind if name == pipeline else name.removeprefix(f"{pipeline}-")
+    prefix = f"{pipeline}-"
+    return name.removeprefix(prefix) if name.startswith(prefix) else kind
 
 
 class RunSpec(Strict):

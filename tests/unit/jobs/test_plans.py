@@ -67,7 +67,7 @@ def test_a_bad_override_is_named(overrides: dict[str, object], param: str) -> No
 
 
 def test_an_unknown_profile_is_answered_with_those_there_are() -> None:
-    with pytest.raises(InvalidConfig, match="there is cpu, demo"):
+    with pytest.raises(InvalidConfig, match="there is cpu, d12, demo"):
         plan(JobSpec(kind="pipeline", config={"profile": "none"}), 0.0)
 
 
