@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nanochat.cli.terminal import duration, print_table, say
+from nanochat.cli.terminal import count, duration, print_table, say
 from nanochat.config import GPTConfig
 from nanochat.errors import InvalidConfig
 from nanochat.hardware import HARDWARE, PRICE_SOURCE, Hardware
@@ -94,7 +94,11 @@ def _sizes(stages: Sequence[StagePlan]) -> Rows:
     for stage in stages:
         model, rows_at_once = stage.model, stage.device_batch_size
         micro = f"{stage.num_micro_steps}x{rows_at_once}x{stage.sequence_len}" if rows_at_once else None
-        cells: list[Any] = [model and model.n_layer, model and model.n_embd, _count(stage.tokens)]
+        cells: list[Any] = [
+            model and model.n_layer,
+            model and model.n_embd,
+            None if stage.tokens is None else count(stage.tokens),
+        ]
         cells += [stage.batch_tokens, micro, stage.num_steps]
         cells += [model and _scientific(flops_per_token(model)), _scientific(stage.flops)]
         rows.append([stage.name, *("-" if cell is None else str(cell) for cell in cells)])
@@ -112,7 +116,7 @@ def _parameters(stages: Sequence[StagePlan]) -> Rows:
     for model, shared_by in names.items():
         counts = parameters_by_group(model)
         label = shared_by[0] if len(shared_by) <= 1 else f"{shared_by[0]} and {len(shared_by) - 1} more"
-        rows.append([label, *(_count(counts[group]) or "-" for group in groups), _count(sum(counts.values())) or "-"])
+        rows.append([label, *(count(counts[group]) for group in groups), count(sum(counts.values()))])
     return ("parameters", *groups, "in all"), rows
 
 
@@ -160,10 +164,9 @@ def _costs(stages: Sequence[StagePlan], devices: Sequence[Hardware], assumptions
 
 def _say_assumptions(stages: Sequence[StagePlan], devices: Sequence[Hardware], assumptions: Assumptions) -> None:
     say("")
-    say("Micro: a rank's micro-steps a step, rows, tokens a row. Time is that of the training steps alone: FLOPs /")
-    say(
-        "(peak of bfloat16 x MFU x ranks). The MFU is an assumption; --mfu sets another. Memory is an upper bound: compiled, a model keeps fewer activations."
-    )
+    say("Micro: micro-steps of a rank, times rows, times tokens a row. Time: FLOPs / (bfloat16 peak x MFU x ranks), of")
+    say("the training steps alone; the MFU is an assumption, --mfu sets another. Memory is an upper bound: a compiled")
+    say("model keeps fewer activations.")
     if assumptions.price is None and any(device.price_per_hour for device in devices):
         say(f"Prices: {PRICE_SOURCE}, a device; --price sets another.")
     unknown = [stage.name for stage in stages if stage.flops is None]
@@ -175,16 +178,6 @@ def _mfu(device: Hardware, assumptions: Assumptions) -> float:
     if assumptions.mfu is not None:
         return assumptions.mfu
     return CPU_MFU if device.name == CPU else GPU_MFU
-
-
-def _count(number: int | None) -> str | None:
-    """Such as 815, 36.7M, 1.38B."""
-    if number is None:
-        return None
-    for unit, size in (("T", 10**12), ("B", 10**9), ("M", 10**6), ("k", 10**3)):
-        if number >= size:
-            return f"{number / size:.3g}{unit}"
-    return str(number)
 
 
 def _scientific(number: float | None) -> str | None:

@@ -106,7 +106,7 @@ def train(
 ) -> None:
     """Train a profile or a single job and show its progress.
 
-    A profile: nanochat train demo pretrain.num_iterations=50 - a job: nanochat train pretrain dataset=python-docs depth=4
+    nanochat train demo pretrain.num_iterations=50, say, or nanochat train pretrain dataset=python-docs depth=4
     """
     spec = job_spec(what, parse_values(values), name, num_processes)
     if dry_run:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import typer
 from pydantic import ValidationError
 
-from nanochat.cli import backup, bench, chat, demo, jobs, later, models, up
+from nanochat.cli import backup, bench, chat, demo, jobs, later, models, scaling, up
 from nanochat.cli.terminal import error_console
 from nanochat.errors import NanochatError
 
@@ -28,6 +28,8 @@ app.add_typer(jobs.app, name="jobs")
 app.add_typer(models.app, name="models")
 app.add_typer(models.data_app, name="data")
 app.command()(jobs.tokenizer)
+app.command()(scaling.miniseries)
+app.command("scaling-laws")(scaling.scaling_laws)
 app.command()(backup.backup)
 app.command()(backup.restore)
 app.add_typer(bench.app, name="bench")

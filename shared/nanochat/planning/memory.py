@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from nanochat.config import GPTConfig
 from nanochat.sizes import Shape, parameter_shapes, parameters_by_group
 
-# Of an AdamW parameter with fewer elements every rank keeps the whole state, as splitting would cost more than it saves.
+# Below this, every rank keeps an AdamW parameter's whole state: splitting it would cost more than it saves.
 MIN_SHARDED_ELEMENTS = 1024
 _FLOAT32 = 4
 # Float32 values a token and entry of the vocabulary in the loss: tanh's output, the logits and their log-softmax.
