@@ -38,7 +38,7 @@ class PowerLaw:
     exponent: float
 
     def at(self, flops: float) -> float:
-        return self.factor * flops**self.exponent
+        return self.factor * math.pow(flops, self.exponent)
 
 
 @dataclass(frozen=True, kw_only=True)

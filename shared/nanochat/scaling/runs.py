@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from nanochat.checkpoint.manifest import CheckpointInfo, newest, read_state
-from nanochat.errors import InvalidRequest, NotFound
+from nanochat.errors import InvalidConfig, InvalidRequest, NotFound
 from nanochat.jobs.profiles import load_profile
 from nanochat.planning.pretraining import horizon_of
 from nanochat.protocol.jobs import PretrainConfig
@@ -83,12 +83,13 @@ def _read_run(home: Path, run: str) -> SeriesRun | str:
     state = read_state(info.folder)
     try:
         config = PretrainConfig.model_validate(state["config"])
-        num_steps = horizon_of(config, info.config).num_steps
         tokens = int(state["tokens"])
-    except (KeyError, TypeError, ValueError, ValidationError):
+        batch_tokens = tokens // info.step  # as it was cut for however many ranks
+        horizon = horizon_of(config.model_copy(update={"total_batch_size": batch_tokens}), info.config)
+    except (KeyError, TypeError, ValueError, ArithmeticError, InvalidConfig):
         return f"{info.id} does not say how it was trained"
-    if info.step < num_steps:
-        return f"at step {info.step} of {num_steps}"
+    if info.step < horizon.num_steps:
+        return f"at step {info.step} of {horizon.num_steps}"
     if "val_bpb" not in info.metrics:
         return f"{info.id} has no val_bpb"
     return SeriesRun(

@@ -62,7 +62,6 @@ def test_train_submits_once_follows_and_prints_the_metrics(
         "kind": "sft",
         "name": "mine",
         "config": {"checkpoint": "mine/pretrain", "num_iterations": 10},
-        "num_processes": 1,
     }
     assert gateway.asked[0].headers["idempotency-key"]
     printed = capsys.readouterr().out
