@@ -1,7 +1,7 @@
 """GET /v1/jobs/{id}/events: status, progress, metric and log as server-sent events, until the job has ended.
 
 An event's id is "<number>.<offset>": the last stored event and the byte of the log reached, so that Last-Event-ID
-resumes both. A pipeline's stream tells its stages' metrics and logs too, with the stage's kind as "stage" in the data.
+resumes both. A pipeline's stream tells its stages' metrics and logs too, with the stage's name as "stage" in the data.
 """
 
 import functools
@@ -16,7 +16,7 @@ from fastapi import APIRouter, Header
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from nanochat.errors import InvalidRequest
-from nanochat.protocol.jobs import FINAL_STATUSES
+from nanochat.protocol.jobs import FINAL_STATUSES, stage_name
 from nanochat_trainer.logs import new_lines
 from nanochat_trainer.state import State, TrainerState
 
@@ -36,6 +36,7 @@ async def events(
 
 async def _stream(state: TrainerState, job_id: str, number: int, offset: int) -> AsyncIterator[ServerSentEvent]:
     stages = await anyio.to_thread.run_sync(state.jobs.stages, job_id)  # the logs of these never change their order
+    pipeline = (await anyio.to_thread.run_sync(state.jobs.get, job_id)).name
     while True:
         # The status is read first: whatever happened before it is in the events read after it.
         job = await anyio.to_thread.run_sync(state.jobs.get, job_id)
@@ -45,7 +46,7 @@ async def _stream(state: TrainerState, job_id: str, number: int, offset: int) ->
         new = await anyio.to_thread.run_sync(read)
         if new is not None:
             offset = new.offset
-            stage = {"stage": new.job.kind} if stages else {}
+            stage = {"stage": stage_name(new.job.kind, new.job.name, pipeline)} if stages else {}
             yield _event("log", number, offset, {**stage, "lines": new.lines})
         for event in stored:
             number = event.number

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Header, Query
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from starlette.responses import Response
 
-from nanochat.protocol.jobs import Job, JobKind, JobSpec, JobStatus
+from nanochat.protocol.jobs import Job, JobKind, JobSpec, JobStatus, stage_name
 from nanochat_trainer.logs import read_log, tail_log
 from nanochat_trainer.state import State, TrainerState
 from nanochat_trainer.validation import check_jobs
@@ -61,10 +61,12 @@ async def retry(job_id: str, state: State) -> Job:
 
 @router.get("/{job_id}/metrics")
 def metrics(job_id: str, state: State) -> dict[str, Any]:
-    """Every metric as a series of points; a pipeline's by kind of stage, as pretrain/train_loss."""
+    """Every metric as a series of points; a pipeline's by name of stage, as pretrain/train_loss."""
     series = dict(state.jobs.series(job_id))
+    pipeline = state.jobs.get(job_id).name
     for stage in state.jobs.stages(job_id):
-        series |= {f"{stage.kind}/{name}": points for name, points in state.jobs.series(stage.id).items()}
+        label = stage_name(stage.kind, stage.name, pipeline)
+        series |= {f"{label}/{name}": points for name, points in state.jobs.series(stage.id).items()}
     return {"object": "job.metrics", "job_id": job_id, "series": series}
 
 

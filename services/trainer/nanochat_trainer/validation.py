@@ -10,7 +10,7 @@ from pathlib import Path
 from nanochat.checkpoint.manifest import MANIFEST, checkpoints_dir
 from nanochat.config import GPTConfig
 from nanochat.errors import InvalidConfig
-from nanochat.optim.horizon import num_parameters
+from nanochat.planning.pretraining import DEFAULT_SEQUENCE_LEN, model_of
 from nanochat.protocol.jobs import (
     EvaluateConfig,
     Job,
@@ -20,8 +20,10 @@ from nanochat.protocol.jobs import (
     TokenizerConfig,
     TrainingConfig,
     parse_config,
+    stage_name,
 )
 from nanochat.references import References
+from nanochat.sizes import num_parameters
 from nanochat.tasks.registry import TASKS
 
 # Kinds that the API knows and no recipe can run yet.
@@ -41,7 +43,8 @@ def check_jobs(jobs: Sequence[Job], references: References, home: Path) -> None:
         except InvalidConfig as exc:
             if len(jobs) == 1:
                 raise
-            raise InvalidConfig(f"stage {job.kind}: {exc.message}", param=exc.param) from exc
+            name = stage_name(job.kind, job.name, jobs[0].name)
+            raise InvalidConfig(f"stage {name}: {exc.message}", param=exc.param) from exc
 
 
 def _check_job(job: Job, earlier: Sequence[Job], references: References, home: Path) -> None:
@@ -51,7 +54,7 @@ def _check_job(job: Job, earlier: Sequence[Job], references: References, home: P
     match config:
         case PretrainConfig():
             _check_memory(_model(config, _vocab_size(config.tokenizer, earlier)))
-            _check_batch(config, config.max_seq_len or GPTConfig().sequence_len)
+            _check_batch(config, config.max_seq_len or DEFAULT_SEQUENCE_LEN)
         case SftConfig():
             _check_batch(config, config.max_seq_len)
             _check_tasks("config.mixture", [item.task for item in config.mixture if item.task is not None])
@@ -83,13 +86,7 @@ def _vocab_size(tokenizer: str, earlier: Sequence[Job]) -> int:
 def _model(config: PretrainConfig, vocab_size: int) -> GPTConfig:
     """Raises InvalidConfig naming the key that the user can change."""
     try:
-        return GPTConfig.from_depth(
-            config.depth,
-            vocab_size=vocab_size,
-            aspect_ratio=config.aspect_ratio,
-            head_dim=config.head_dim,
-            window_pattern=config.window_pattern,
-        )
+        return model_of(config, vocab_size)
     except InvalidConfig as exc:
         # from_depth derives n_embd and n_head; head_dim is the key that the user can change.
         key = exc.param if exc.param in PretrainConfig.model_fields else "head_dim"

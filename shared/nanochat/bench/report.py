@@ -13,12 +13,17 @@ from nanochat.files import write_file
 def write(folder: Path, kind: str, report: Any, picture: str = "") -> list[Path]:
     """Such as serve-20250131T120000Z.json and .svg. Raises OSError."""
     name = f"{kind}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    files = {folder / f"{name}.json": json.dumps(_plain(report), indent=2) + "\n"}
+    files = {folder / f"{name}.json": as_json(report)}
     if picture:
         files[folder / f"{name}.svg"] = picture
     for path, content in files.items():
         write_file(path, content.encode())
     return list(files)
+
+
+def as_json(report: Any) -> str:
+    """Dataclasses as objects, what is not finite as null."""
+    return json.dumps(_plain(report), indent=2) + "\n"
 
 
 def _plain(value: Any) -> Any:

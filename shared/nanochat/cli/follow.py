@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from nanochat.cli.client import ApiClient
 from nanochat.cli.terminal import console, duration, say
 from nanochat.errors import DeadlineExceeded, NanochatError, Unavailable
-from nanochat.protocol.jobs import FINAL_STATUSES, Job
+from nanochat.protocol.jobs import FINAL_STATUSES, Job, stage_name
 
 POLL_S = 1.0
 PLAIN_EVERY_S = 10.0
@@ -47,7 +47,7 @@ async def follow(api: ApiClient, job_id: str) -> list[Job]:
                 continue
             answered_at = time.monotonic()
             for stage in stages:
-                display.show(stage)
+                display.show(stage, stage_name(stage.kind, stage.name, job.name))
                 if stage.status == "succeeded":
                     ended[stage.id] = stage
             if job.status in FINAL_STATUSES:
@@ -71,7 +71,7 @@ def failure_of(job: Job, stages: list[Job]) -> str:
 class _Display(Protocol):
     def __enter__(self) -> Self: ...
     def __exit__(self, *exception: object) -> None: ...
-    def show(self, job: Job) -> None: ...
+    def show(self, job: Job, label: str) -> None: ...
 
 
 def _display() -> _Display:
@@ -113,9 +113,9 @@ class _Bars:
     def __exit__(self, *exception: object) -> None:
         self._progress.stop()
 
-    def show(self, job: Job) -> None:
+    def show(self, job: Job, label: str) -> None:
         if job.id not in self._bars:
-            self._bars[job.id] = self._progress.add_task(job.kind, total=1.0, figures="")
+            self._bars[job.id] = self._progress.add_task(label, total=1.0, figures="")
         ratio = 1.0 if job.status == "succeeded" else job.progress.ratio
         self._progress.update(self._bars[job.id], completed=ratio, figures=_figures(job))
 
@@ -132,11 +132,11 @@ class _Lines:
     def __exit__(self, *exception: object) -> None:
         sys.stdout.flush()
 
-    def show(self, job: Job) -> None:
+    def show(self, job: Job, label: str) -> None:
         status, shown_at = self._last.get(job.id, ("queued", 0.0))
         is_due = job.status == "running" and time.monotonic() - shown_at >= PLAIN_EVERY_S
         if job.status == status and not is_due:
             return
         self._last[job.id] = (job.status, time.monotonic())
-        say(f"{job.kind:<10} {job.progress.ratio:4.0%}  {_figures(job)}")
+        say(f"{label:<10} {job.progress.ratio:4.0%}  {_figures(job)}")
         sys.stdout.flush()

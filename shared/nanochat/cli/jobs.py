@@ -4,16 +4,19 @@ import asyncio
 import json
 import uuid
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
 from nanochat.cli.client import ApiClient
-from nanochat.cli.follow import follow
+from nanochat.cli.dry_run import CPU, Assumptions
+from nanochat.cli.dry_run import dry_run as print_dry_run
+from nanochat.cli.follow import follow, get_job
 from nanochat.cli.settings import CliSettings
 from nanochat.cli.terminal import age, print_table, say
 from nanochat.errors import InvalidConfig
-from nanochat.protocol.jobs import CONFIG_BY_KIND, Job
+from nanochat.jobs.profiles import profile_names
+from nanochat.protocol.jobs import CONFIG_BY_KIND, Job, JobKind, JobSpec, stage_name
 
 app = typer.Typer(help="Jobs: list, show, follow, cancel, retry, logs.", no_args_is_help=True)
 
@@ -22,7 +25,7 @@ KeyValues = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Config keys; values are JSON or plain text.")
 ]
 Name = Annotated[str | None, typer.Option(help="The job's name, and its run's unless run=... says otherwise.")]
-NumProcesses = Annotated[int, typer.Option(help="Ranks that torchrun starts.")]
+NumProcesses = Annotated[int | None, typer.Option(help="Ranks that torchrun starts; else the profile's, or 1.")]
 Follow = Annotated[bool, typer.Option(help="Show its progress until it ends.")]
 
 
@@ -81,50 +84,85 @@ def logs(job_id: JobId) -> None:
 
 @app.command("submit")
 def submit_job(
-    kind: str, values: KeyValues = None, name: Name = None, num_processes: NumProcesses = 1, follow: Follow = False
+    kind: str, values: KeyValues = None, name: Name = None, num_processes: NumProcesses = None, follow: Follow = False
 ) -> None:
     """Submit a job of any kind."""
-    submit(kind, values, name=name, num_processes=num_processes, follow_it=follow)
+    submit(JobSpec(kind=_kind(kind), name=name, config=parse_values(values), num_processes=num_processes), follow)
 
 
 def train(
-    kind: Annotated[str, typer.Argument(help=f"One of: {', '.join(CONFIG_BY_KIND)}.")],
+    what: Annotated[str, typer.Argument(help="A profile or a kind of job.")],
     values: KeyValues = None,
     name: Name = None,
-    num_processes: NumProcesses = 1,
+    num_processes: NumProcesses = None,
     follow: Follow = True,
-    local: Annotated[bool, typer.Option("--local", help="Run the recipe here, without any service.")] = False,
+    local: Annotated[bool, typer.Option("--local", help="Run here, without any service.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print sizes, memory, time and cost; start nothing.")
+    ] = False,
+    hardware: Annotated[str, typer.Option(help="Of a dry run: names of its table, with ',' between.")] = "",
+    price: Annotated[float | None, typer.Option(min=0, help="Of a dry run: dollars a device and hour.")] = None,
+    mfu: Annotated[float | None, typer.Option(min=0.001, max=1, help="Of a dry run: share of the peak.")] = None,
 ) -> None:
-    """Train: submit a job and show its progress, such as: nanochat train pretrain dataset=python-docs depth=4"""
-    if local:
-        from nanochat.cli.local import run_recipe
+    """Train a profile or a single job and show its progress.
 
-        raise typer.Exit(run_recipe(CliSettings.load(), kind, name or kind, parse_values(values), num_processes))
-    submit(kind, values, name=name, num_processes=num_processes, follow_it=follow)
+    nanochat train demo pretrain.num_iterations=50, say, or nanochat train pretrain dataset=python-docs depth=4
+    """
+    spec = job_spec(what, parse_values(values), name, num_processes)
+    if dry_run:
+        names = [part.strip() for part in hardware.split(",") if part.strip()]
+        _dry_run(spec, Assumptions(hardware=names, mfu=mfu, price=price))
+    elif local:
+        from nanochat.cli.local import run_locally
+
+        raise typer.Exit(run_locally(CliSettings.load(), spec))
+    else:
+        submit(spec, follow)
 
 
 def tokenizer(values: KeyValues = None, name: Name = None, follow: Follow = True) -> None:
     """Train a tokenizer, such as: nanochat tokenizer dataset=python-docs vocab_size=4096"""
-    submit("tokenizer", values, name=name, num_processes=1, follow_it=follow)
+    submit(JobSpec(kind="tokenizer", name=name, config=parse_values(values)), follow)
 
 
 def evaluate(
     checkpoint: Annotated[str, typer.Argument(help="A checkpoint's id, a job's id, or a path.")],
     values: KeyValues = None,
     name: Name = None,
-    num_processes: NumProcesses = 1,
+    num_processes: NumProcesses = None,
 ) -> None:
     """Evaluate a checkpoint, such as: nanochat eval RUN/sft/step_000500 'evals=["chat"]' max_per_task=100"""
-    submit("evaluate", [*(values or []), f"checkpoint={checkpoint}"], name=name, num_processes=num_processes)
+    config = {**parse_values(values), "checkpoint": checkpoint}
+    submit(JobSpec(kind="evaluate", name=name, config=config, num_processes=num_processes))
 
 
-def submit(
-    kind: str, values: list[str] | None, *, name: str | None, num_processes: int, follow_it: bool = True
-) -> None:
+def job_spec(what: str, values: dict[str, Any], name: str | None, num_processes: int | None) -> JobSpec:
+    """A job of a kind, or the pipeline of a profile, whose values are stages=[...] and STAGE.KEY=VALUE."""
+    if what in CONFIG_BY_KIND:
+        return JobSpec(kind=_kind(what), name=name, config=values, num_processes=num_processes)
+    if what not in profile_names():
+        raise InvalidConfig(
+            f"{what!r} is neither a profile ({', '.join(profile_names())}) nor a kind of job "
+            f"({', '.join(CONFIG_BY_KIND)}).",
+            param="what",
+        )
+    config: dict[str, Any] = {"profile": what, "overrides": {}}
+    for key, value in values.items():
+        stage, dot, inner = key.rpartition(".")
+        if dot:
+            config["overrides"].setdefault(stage, {})[inner] = value
+        elif key == "stages":
+            config["stages"] = value
+        else:
+            raise InvalidConfig(
+                f"{key}: which stage's? For a profile write, for example, pretrain.{key}=...", param=key
+            )
+    return JobSpec(kind="pipeline", name=name, config=config, num_processes=num_processes)
+
+
+def submit(spec: JobSpec, follow_it: bool = True) -> None:
     """POST /v1/jobs, once even when the answer is lost; then its progress and its metrics."""
-    body: dict[str, Any] = {"kind": kind, "config": parse_values(values), "num_processes": num_processes}
-    if name:
-        body["name"] = name
+    body = spec.model_dump(exclude_unset=True, exclude_none=True)
 
     async def run(api: ApiClient) -> None:
         job = Job.model_validate(await api.post("/v1/jobs", body, idempotency_key=uuid.uuid4().hex))
@@ -159,12 +197,31 @@ def with_api(run: Callable[[ApiClient], Awaitable[None]]) -> None:
     asyncio.run(main())
 
 
+def _kind(name: str) -> JobKind:
+    """Raises InvalidConfig."""
+    if name not in CONFIG_BY_KIND:
+        raise InvalidConfig(f"{name!r} is no kind of job; use one of {', '.join(CONFIG_BY_KIND)}.", param="kind")
+    return cast(JobKind, name)
+
+
+def _dry_run(spec: JobSpec, assumptions: Assumptions) -> None:
+    wants_cpu = not assumptions.hardware or CPU in assumptions.hardware
+    cpu = None
+    if wants_cpu:
+        from nanochat.cli.local import measured_cpu
+
+        cpu = measured_cpu()
+    print_dry_run(spec, CliSettings.load().home_dir, cpu, assumptions)
+
+
 async def _follow_to_end(api: ApiClient, job_id: str) -> None:
+    followed = await get_job(api, job_id)
     for job in await follow(api, job_id):
+        label = stage_name(job.kind, job.name, followed.name)
         for metric, value in sorted(job.metrics.items()):
-            say(f"{job.kind:<10} {metric} = {value:.4g}")
+            say(f"{label:<10} {metric} = {value:.4g}")
         if job.output:
-            say(f"{job.kind:<10} made {job.output}")
+            say(f"{label:<10} made {job.output}")
 
 
 async def _print_json(api: ApiClient, path: str) -> None:

@@ -1,24 +1,30 @@
-"""Without any service: chat with a checkpoint, and run a recipe, in this process or under torchrun.
+"""Without any service: chat with a checkpoint, and run a job or a profile's stages under torchrun.
 
 The only part of the command line that imports torch, and only when it is asked to.
 """
 
 import asyncio
+import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any, cast
 
 from nanochat.cli.chat import Answerer, Sampling
+from nanochat.cli.dry_run import this_cpu
 from nanochat.cli.settings import CliSettings
+from nanochat.cli.terminal import say
 from nanochat.errors import InvalidConfig, NotFound
+from nanochat.hardware import Hardware
+from nanochat.jobs.plans import plan
+from nanochat.jobs.views import to_job
 from nanochat.protocol.generate import Delta, Message
-from nanochat.protocol.jobs import CONFIG_BY_KIND, Job, JobKind, RunSpec
+from nanochat.protocol.jobs import Job, JobSpec, RunSpec
+from nanochat.protocol.progress import Result, progress_line
 from nanochat.references import References
 
-RECIPE_KINDS = tuple(kind for kind in CONFIG_BY_KIND if kind != "pipeline")
+RECIPE_KINDS = ("tokenizer", "pretrain", "sft", "evaluate")  # as recipes/__main__.py knows them
 
 
 def local_answerer(settings: CliSettings, reference: str, sampling: Sampling) -> Answerer:
@@ -52,35 +58,77 @@ def local_answerer(settings: CliSettings, reference: str, sampling: Sampling) ->
 def checkpoint_folder(settings: CliSettings, reference: str) -> Path:
     """Of an id under $NANOCHAT_HOME, or any folder. Raises NotFound, InvalidConfig or CheckpointCorrupt."""
     given = Path(reference).expanduser()
-    return given if given.is_dir() else _references(settings).checkpoint(reference)
+    return given if given.is_dir() else _references(settings, {}).checkpoint(reference)
 
 
-def run_recipe(settings: CliSettings, kind: str, name: str, config: dict[str, Any], num_processes: int) -> int:
-    """Run one recipe to its end under torchrun; its exit status. Raises InvalidConfig naming the key."""
-    if kind not in RECIPE_KINDS:
-        raise InvalidConfig(f"{kind!r} cannot run locally; use one of {', '.join(RECIPE_KINDS)}.", param="kind")
-    job_kind = cast(JobKind, kind)
-    if "run" in CONFIG_BY_KIND[kind].model_fields:
-        config = {"run": name, **config}
-    job_id = f"local_{time.strftime('%Y%m%d_%H%M%S')}"
+def run_locally(settings: CliSettings, spec: JobSpec) -> int:
+    """Run a job under torchrun, or a pipeline's stages one after the other; the first exit status that is not 0.
+
+    Raises InvalidConfig naming the key, of a later stage too before the first one starts.
+    """
+    jobs = [to_job(row) for row in plan(spec, time.time())]
+    done: dict[str, Job] = {}
+    references = _references(settings, done)
+    waiting = [job for job in jobs if job.kind != "pipeline"]
+    for position, job in enumerate(waiting):
+        if job.kind not in RECIPE_KINDS:
+            raise InvalidConfig(f"{job.kind!r} cannot run locally; use one of {', '.join(RECIPE_KINDS)}.", param="kind")
+        references.resolve(job.kind, job.config, pending=waiting[:position])
+    for job in waiting:
+        say(f"{job.kind} {job.name}")
+        status = _run_recipe(settings, job, references)
+        if status:
+            return status
+        done[job.id] = job.model_copy(update={"status": "succeeded", "output": _output(settings, job)})
+    return 0
+
+
+def measured_cpu() -> Hardware | None:
+    """This machine without its GPU; None where torch is not installed."""
+    try:
+        from nanochat.optim.peak_flops import peak_flops
+    except ImportError:
+        return None
+    flops = peak_flops("cpu")
+    assert flops is not None
+    return this_cpu(flops, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+
+
+def _run_recipe(settings: CliSettings, job: Job, references: References) -> int:
     spec = RunSpec(
-        job_id=job_id,
-        kind=job_kind,
-        name=name,
-        config=_references(settings).resolve(job_kind, config),
+        job_id=job.id,
+        kind=job.kind,
+        name=job.name,
+        config=references.resolve(job.kind, job.config),
         home=str(settings.home_dir),
     )
-    folder = settings.home_dir / "jobs" / job_id
+    folder = _folder(settings, job)
     folder.mkdir(parents=True)
     spec_file = folder / "spec.json"
     spec_file.write_text(spec.model_dump_json(indent=2))
-    torchrun = ["torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
-    recipe = ["-m", "nanochat.recipes", kind, "--spec", str(spec_file)]
+    torchrun = ["torch.distributed.run", "--standalone", f"--nproc-per-node={job.num_processes}"]
+    recipe = ["-m", "nanochat.recipes", job.kind, "--spec", str(spec_file)]
     return subprocess.call([sys.executable, "-m", *torchrun, *recipe])
 
 
-def _references(settings: CliSettings) -> References:
-    def no_job(job_id: str) -> Job:
+def _folder(settings: CliSettings, job: Job) -> Path:
+    return settings.home_dir / "jobs" / job.id
+
+
+def _output(settings: CliSettings, job: Job) -> str | None:
+    """What a recipe that succeeded says it made."""
+    last = (_folder(settings, job) / "progress.jsonl").read_text().splitlines()[-1]
+    result = progress_line.validate_json(last)
+    assert isinstance(result, Result), f"{job.id} succeeded without saying so"
+    return result.output
+
+
+def _references(settings: CliSettings, done: Mapping[str, Job]) -> References:
+    """`done`: jobs of this very run, by id."""
+
+    def find_job(job_id: str) -> Job:
+        if job_id in done:
+            return done[job_id]
         raise NotFound(f"{job_id} is a job of a stack; name its output instead (nanochat jobs show {job_id}).")
 
-    return References(settings.home_dir, settings.resolved_data_roots, no_job)
+    return References(settings.home_dir, settings.resolved_data_roots, find_job)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import typer
 from pydantic import ValidationError
 
-from nanochat.cli import backup, bench, chat, demo, exchange, jobs, later, models, up
+from nanochat.cli import backup, bench, chat, demo, exchange, jobs, later, models, scaling, up
 from nanochat.cli.terminal import error_console
 from nanochat.errors import NanochatError
 
@@ -30,6 +30,8 @@ app.add_typer(models.data_app, name="data")
 app.command()(jobs.tokenizer)
 app.command()(exchange.export)
 app.command("import")(exchange.import_)
+app.command()(scaling.miniseries)
+app.command("scaling-laws")(scaling.scaling_laws)
 app.command()(backup.backup)
 app.command()(backup.restore)
 app.add_typer(bench.app, name="bench")

@@ -37,5 +37,13 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
+def count(number: int) -> str:
+    """Such as 815, 36.7M, 1.38B."""
+    for unit, size in (("T", 10**12), ("B", 10**9), ("M", 10**6), ("k", 10**3)):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return str(number)
+
+
 def age(unix_time: float) -> str:
     return f"{duration(max(0.0, time.time() - unix_time))} ago"

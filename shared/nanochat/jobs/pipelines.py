@@ -14,26 +14,50 @@ from nanochat.jobs.profiles import Profile, Stage
 from nanochat.jobs.states import pipeline_status
 from nanochat.jobs.tables import JobRow
 from nanochat.jobs.views import stage_rows
-from nanochat.protocol.jobs import CONFIG_BY_KIND, JobError, JobProgress, JobStatus, PipelineConfig, parse_config
+from nanochat.protocol.jobs import (
+    CONFIG_BY_KIND,
+    JobError,
+    JobProgress,
+    JobStatus,
+    PipelineConfig,
+    parse_config,
+    stage_name,
+)
 
 
-def stage_configs(profile: Profile, config: PipelineConfig, run: str, stage_ids: Sequence[str]) -> list[dict[str, Any]]:
-    """Each stage's config: the profile's, overridden, with "@kind" replaced by the id of that earlier stage.
-
-    `run` names the checkpoints' folder of every stage. Raises InvalidConfig naming config.overrides.<kind>.<key>.
-    """
-    kinds = [stage.kind for stage in profile.stages]
-    for kind in config.overrides:
-        if kind not in kinds:
+def chosen_stages(profile: Profile, config: PipelineConfig) -> list[Stage]:
+    """The profile's stages, or those that the config names. Raises InvalidConfig."""
+    names = [stage.name for stage in profile.stages]
+    for name in config.stages or ():
+        if name not in names:
             raise InvalidConfig(
-                f"config.overrides.{kind}: profile {config.profile!r} has no such stage; it has {', '.join(kinds)}.",
-                param=f"config.overrides.{kind}",
+                f"config.stages: profile {config.profile!r} has no stage {name!r}; it has {', '.join(names)}.",
+                param="config.stages",
+            )
+    return [stage for stage in profile.stages if config.stages is None or stage.name in config.stages]
+
+
+def stage_configs(
+    stages: Sequence[Stage], config: PipelineConfig, names: Sequence[str], stage_ids: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Each stage's config: the profile's, overridden, with "@name" replaced by the id of that earlier stage.
+
+    `names` are the stages' jobs', and of the folders for their checkpoints. Overrides by a stage's name go before those
+    by its kind. Raises InvalidConfig naming config.overrides.<stage>.<key>.
+    """
+    known = dict.fromkeys(key for stage in stages for key in (stage.name, stage.kind))
+    for key in config.overrides:
+        if key not in known:
+            raise InvalidConfig(
+                f"config.overrides.{key}: profile {config.profile!r} has no such stage; it has {', '.join(known)}.",
+                param=f"config.overrides.{key}",
             )
     ids: dict[str, str] = {}
     configs = []
-    for stage, stage_id in zip(profile.stages, stage_ids, strict=True):
-        configs.append(_stage_config(stage, config.overrides.get(stage.kind, {}), run, ids))
-        ids[stage.kind] = stage_id
+    for stage, name, stage_id in zip(stages, names, stage_ids, strict=True):
+        overrides = {**config.overrides.get(stage.kind, {}), **config.overrides.get(stage.name, {})}
+        configs.append(_stage_config(stage, overrides, name, ids))
+        ids[stage.name] = stage_id
     return configs
 
 
@@ -45,15 +69,15 @@ def _stage_config(stage: Stage, overrides: dict[str, Any], run: str, ids: dict[s
         if isinstance(value, str) and value.startswith("@"):
             if value[1:] not in ids:
                 raise InvalidConfig(
-                    f"config.overrides.{stage.kind}.{key} is {value!r}, but no earlier stage is of that kind; "
-                    f"use one of {', '.join('@' + kind for kind in ids) or 'none (this is the first stage)'}.",
-                    param=f"config.overrides.{stage.kind}.{key}",
+                    f"config.overrides.{stage.name}.{key} is {value!r}, but no earlier stage is called that; "
+                    f"use one of {', '.join('@' + name for name in ids) or 'none (this is the first stage)'}.",
+                    param=f"config.overrides.{stage.name}.{key}",
                 )
             values[key] = ids[value[1:]]
     try:
         parse_config(stage.kind, values)
     except InvalidConfig as exc:
-        param = f"config.overrides.{stage.kind}." + (exc.param or "").removeprefix("config.")
+        param = f"config.overrides.{stage.name}." + (exc.param or "").removeprefix("config.")
         raise InvalidConfig(exc.message.replace(exc.param or "config", param, 1), param=param) from exc
     return values
 
@@ -77,10 +101,11 @@ def settle(session: Session, stage: JobRow, now: float) -> None:
 
 
 def pass_on(session: Session, stage: JobRow, event_type: EventType, now: float, data: dict[str, Any]) -> None:
-    """Tell a locked stage's event among its pipeline's too, with the stage's kind as "stage"; else do nothing."""
+    """Tell a locked stage's event among its pipeline's too, with the stage's name as "stage"; else do nothing."""
     if stage.parent_id is not None:
         parent = session.get_one(JobRow, stage.parent_id)
-        append_event(session, parent, event_type, now, {"stage": stage.kind, **data})
+        name = stage_name(stage.kind, stage.name, parent.name)
+        append_event(session, parent, event_type, now, {"stage": name, **data})
 
 
 def _end_later(session: Session, stage: JobRow, stages: Sequence[JobRow], now: float) -> None:

@@ -3,10 +3,19 @@
 import secrets
 from typing import Any, cast
 
-from nanochat.jobs.pipelines import stage_configs
+from nanochat.errors import InvalidConfig
+from nanochat.jobs.pipelines import chosen_stages, stage_configs
 from nanochat.jobs.profiles import load_profile
 from nanochat.jobs.tables import JobRow
-from nanochat.protocol.jobs import CONFIG_BY_KIND, JobKind, JobProgress, JobSpec, PipelineConfig, parse_config
+from nanochat.protocol.jobs import (
+    CONFIG_BY_KIND,
+    MAX_NAME_LENGTH,
+    JobKind,
+    JobProgress,
+    JobSpec,
+    PipelineConfig,
+    parse_config,
+)
 
 # What runs on one process however many the pipeline asks for.
 SINGLE_PROCESS_KINDS = frozenset({"tokenizer", "dataset", "report"})
@@ -23,6 +32,9 @@ def plan(spec: JobSpec, now: float) -> list[JobRow]:
     A job without a name gets one of its own, so that two of them never write into the same folder.
     """
     parse_config(spec.kind, spec.config)
+    if spec.num_processes is None:
+        asked = load_profile(spec.config["profile"]).num_processes if spec.kind == "pipeline" else 1
+        spec = spec.model_copy(update={"num_processes": asked})
     job_id = new_job_id(now)
     label = spec.config["profile"] if spec.kind == "pipeline" else spec.kind
     name = spec.name or f"{label}-{job_id[-6:]}"
@@ -33,12 +45,20 @@ def plan(spec: JobSpec, now: float) -> list[JobRow]:
 
 def _stages(spec: JobSpec, parent_id: str, name: str, now: float) -> list[JobRow]:
     config = PipelineConfig.model_validate(spec.config)
-    profile = load_profile(config.profile)
-    ids = [new_job_id(now, position) for position in range(1, len(profile.stages) + 1)]
-    configs = stage_configs(profile, config, name, ids)
+    stages = chosen_stages(load_profile(config.profile), config)
+    ids = [new_job_id(now, position) for position in range(1, len(stages) + 1)]
+    names = [name if stage.name == stage.kind else f"{name}-{stage.name}" for stage in stages]
+    longest = max(names, key=len)
+    if len(longest) > MAX_NAME_LENGTH:
+        raise InvalidConfig(
+            f"name is {name!r}, and stages are named after it: {longest!r} has {len(longest)} characters, "
+            f"{MAX_NAME_LENGTH} are allowed. Give a shorter name.",
+            param="name",
+        )
+    configs = stage_configs(stages, config, names, ids)
     rows = []
-    for position, (stage, values) in enumerate(zip(profile.stages, configs, strict=True)):
-        row = _row(spec, ids[position], stage.kind, name, values, now)
+    for position, (stage, values) in enumerate(zip(stages, configs, strict=True)):
+        row = _row(spec, ids[position], stage.kind, names[position], values, now)
         row.deadline_s = None  # the pipeline's counts for all of them
         row.parent_id, row.position = parent_id, position
         row.predecessor_id = ids[position - 1] if position else None
@@ -59,7 +79,7 @@ def _row(spec: JobSpec, job_id: str, kind: str, name: str, config: dict[str, Any
         kind=kind,
         name=name,
         config=config,
-        num_processes=1 if cast(JobKind, kind) in SINGLE_PROCESS_KINDS else spec.num_processes,
+        num_processes=1 if cast(JobKind, kind) in SINGLE_PROCESS_KINDS else spec.num_processes or 1,
         priority=spec.priority,
         max_attempts=spec.max_attempts,
         deadline_s=spec.deadline_s,

@@ -19,6 +19,7 @@ from nanochat.model.kv_cache import KVCache
 from nanochat.model.precision import embedding_dtype
 from nanochat.model.ragged import RaggedStep
 from nanochat.model.rotary import apply_rotary, rotary_table
+from nanochat.sizes import flops_per_token
 
 IGNORE_INDEX = -1
 # How rows continue a cache: of any length, or a token each.
@@ -168,10 +169,8 @@ class GPT(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     def num_flops_per_token(self) -> int:
-        """Forward and backward at full context: 6 a weight of a linear map, 12 C a key that a query sees."""
-        config = self.config
-        weights = sum(module.weight.numel() for module in self.modules() if isinstance(module, Linear))
-        return 6 * weights + sum(12 * config.n_embd * min(window, config.sequence_len) for window in config.windows)
+        """Forward and backward at full context (sizes.py)."""
+        return flops_per_token(self.config)
 
     def forward(self, token_ids: Tensor, targets: Tensor | None = None, reduction: str = "mean") -> Tensor:
         """Rows from position 0: token_ids (B, T) -> logits (B, T, V) float32, or the loss given targets (B, T).

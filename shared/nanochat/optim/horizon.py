@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from nanochat.config import GPTConfig
 from nanochat.errors import InvalidConfig
+from nanochat.sizes import flops_per_token, scaling_parameters
 
 REFERENCE_DEPTH = 12
 REFERENCE_BATCH_TOKENS = 524_288
@@ -92,32 +93,13 @@ def num_micro_steps(batch_tokens: int, device_batch_size: int, sequence_len: int
     return batch_tokens // at_once
 
 
-def block_parameters(config: GPTConfig) -> int:
-    """Weights of every matrix in the blocks, value gates too."""
-    C, kv_width = config.n_embd, config.n_kv_head * config.head_dim
-    gates = sum(config.has_value_embedding(layer) for layer in range(config.n_layer))
-    per_layer = 2 * C * C + 2 * C * kv_width + 8 * C * C  # query, out; key, value; mlp up, down
-    return config.n_layer * per_layer + gates * config.n_kv_head * config.value_gate_channels
+def rows_at_once(batch_tokens: int, sequence_len: int, most: int, num_ranks: int = 1) -> int:
+    """The largest number of rows, up to `most`, that divides a rank's part of a batch. Raises InvalidConfig."""
+    num_rows = num_micro_steps(batch_tokens, 1, sequence_len, num_ranks)
+    return next(rows for rows in range(min(num_rows, most), 0, -1) if num_rows % rows == 0)
 
 
-def scaling_parameters(config: GPTConfig) -> int:
-    """P: the weights that the number of training tokens is counted from, block matrices and head."""
-    return block_parameters(config) + config.padded_vocab_size * config.n_embd
-
-
-def num_parameters(config: GPTConfig) -> int:
-    """All weights, as GPT(config).num_parameters() counts them."""
-    tables = sum(config.has_value_embedding(layer) for layer in range(config.n_layer))
-    embeddings = config.padded_vocab_size * (config.n_embd + tables * config.n_kv_head * config.head_dim)
-    scalars = 2 * config.n_layer + config.smear + config.backout
-    return scaling_parameters(config) + embeddings + _smear_gate(config) + scalars
-
-
-def flops_per_token(config: GPTConfig) -> int:
-    """Forward and backward at full context: 6 a weight of a linear map, 12 C a key that a query sees."""
-    linear = scaling_parameters(config) + _smear_gate(config)
-    return 6 * linear + sum(12 * config.n_embd * min(window, config.sequence_len) for window in config.windows)
-
-
-def _smear_gate(config: GPTConfig) -> int:
-    return config.smear_channels if config.smear else 0
+def whole_rows(batch_tokens: int, sequence_len: int, device_batch_size: int | None, num_ranks: int = 1) -> int:
+    """A batch that was worked out and not asked for, rounded up to whole micro-steps of every rank."""
+    unit = sequence_len * (device_batch_size or 1) * num_ranks
+    return -(-batch_tokens // unit) * unit

@@ -1,28 +1,14 @@
 """What a device could compute at best, so that training can say what share of it is used (MFU).
 
-GPUs are looked up by name; a CPU is measured. Model FLOPs are horizon.py's.
+GPUs are looked up by name (hardware.py); a CPU is measured. Model FLOPs are sizes.py's.
 """
 
 import time
 
 import torch
 
-# Dense bfloat16 products with float32 accumulation, FLOP/s, from the makers' data sheets. Longer names come first.
-PEAK_FLOPS_BY_NAME = {
-    "H200": 989e12,
-    "H100 NVL": 835e12,
-    "H100 PCIe": 756e12,
-    "H100": 989e12,
-    "B200": 2250e12,
-    "A100": 312e12,
-    "L40S": 362e12,
-    "MI300X": 1307.4e12,
-    "RTX 5090": 209.5e12,
-    "RTX 5080": 112.6e12,
-    "RTX 4090": 165.2e12,
-    "RTX 4080": 97.5e12,
-    "RTX 3090": 71e12,
-}
+from nanochat.hardware import lookup
+
 CPU_MATRIX_SIZE = 1024
 CPU_TRIALS = 5
 
@@ -34,13 +20,8 @@ def peak_flops(device: torch.device | str) -> float | None:
         return _measure_cpu()
     if device.type != "cuda":
         return None
-    return lookup(torch.cuda.get_device_name(device))
-
-
-def lookup(device_name: str) -> float | None:
-    """The table's entry for a device's own name, such as "NVIDIA H100 80GB HBM3"."""
-    name = device_name.lower()
-    return next((flops for part, flops in PEAK_FLOPS_BY_NAME.items() if part.lower() in name), None)
+    found = lookup(torch.cuda.get_device_name(device))
+    return found.peak_flops if found else None
 
 
 def _measure_cpu() -> float:

@@ -24,7 +24,10 @@ def _not_a_job_id(name: str) -> str:
 
 
 # A name is a folder's name too: no separators, no leading dot. A reference that begins with job_ is a job's id.
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"), AfterValidator(_not_a_job_id)]
+MAX_NAME_LENGTH = 100
+Name = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=MAX_NAME_LENGTH), AfterValidator(_not_a_job_id)
+]
 # A name, a job's id, a checkpoint's id (run/stage/step_000500) or an absolute path; resolved by references.py.
 Reference = Annotated[str, Field(min_length=1, max_length=4096)]
 Positive = Annotated[int, Field(ge=1)]
@@ -90,6 +93,9 @@ class TrainingConfig(OptimizerConfig):
     )
     final_lr_frac: Ratio | None = None
     precision: Literal["auto", "fp32", "bf16", "fp16", "fp8"] = "auto"
+    tracker: Literal["none", "wandb", "trackio"] = Field(
+        default="none", description="Where metrics are sent besides progress.jsonl; its package must be installed."
+    )
     compile: bool | None = Field(default=None, description="torch.compile; null: where a C++ compiler exists.")
     seed: Seed = 42
     eval_every: int = Field(default=250, ge=0, description="Steps between evaluations; 0: at the end only.")
@@ -156,10 +162,14 @@ class ReportConfig(Strict):
 
 
 class PipelineConfig(Strict):
-    """Stages of a named profile, in order. `overrides` maps a stage's kind to keys that replace the profile's."""
+    """Stages of a named profile, in order; of those named in `stages` only, where it is given.
+
+    `overrides` maps a stage's name, or the kind of several, to keys that replace the profile's.
+    """
 
     profile: Name
     overrides: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    stages: list[str] | None = Field(default=None, min_length=1, max_length=1000)
 
 
 JobConfig = (
@@ -211,7 +221,9 @@ class JobSpec(Strict):
     kind: JobKind
     name: Name | None = None
     config: dict[str, Any] = Field(default_factory=dict)
-    num_processes: Annotated[int, Field(ge=1, le=1024)] = 1
+    num_processes: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+        default=None, description="Null: the profile's, of a pipeline; else 1."
+    )
     priority: Annotated[int, Field(ge=0, le=9)] = 0
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
     deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
@@ -258,6 +270,15 @@ class Job(Strict):
     parent_id: str | None = None
     stages: list[str] = Field(default_factory=list, description="A pipeline's job ids, in order.")
     config: dict[str, Any] = Field(default_factory=dict)
+
+
+def stage_name(kind: str, name: str, pipeline: str) -> str:
+    """A stage as its profile names it, from its job's kind and name and its pipeline's name.
+
+    A stage with a name of its own is the job <pipeline>-<name>; any other bears the pipeline's name.
+    """
+    prefix = f"{pipeline}-"
+    return name.removeprefix(prefix) if name.startswith(prefix) else kind
 
 
 class RunSpec(Strict):

@@ -18,11 +18,12 @@ from pydantic import ValidationError
 
 from nanochat.errors import InvalidConfig, NanochatError
 from nanochat.observability.logs import setup_logs
-from nanochat.protocol.jobs import RunSpec, invalid_config, parse_config
+from nanochat.protocol.jobs import RunSpec, TrainingConfig, invalid_config, parse_config
 from nanochat.recipes.distributed import is_under_torchrun, read_ranks
 from nanochat.recipes.job import JobContext, Outcome, describe, progress_path
 from nanochat.recipes.progress import ProgressWriter
 from nanochat.recipes.stop import EXIT_STOPPED, Stopped, StopSignal
+from nanochat.recipes.tracker import start_tracker
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,8 @@ def run_job(spec: RunSpec, progress: ProgressWriter, stop: StopSignal) -> int:
         config = parse_config(spec.kind, spec.config)
         log.info("job_started", extra={"job_id": spec.job_id, "kind": spec.kind, "attempt": spec.attempt})
         log.info("job_config", extra=describe(config.model_dump()))
+        if isinstance(config, TrainingConfig) and config.tracker != "none" and job.ranks.rank == 0:
+            progress.track(start_tracker(config, spec))
         outcome = _recipe(spec.kind)(job, config)
     except Stopped:
         log.info("job_stopped", extra={"job_id": spec.job_id})

@@ -6,13 +6,10 @@ from dataclasses import dataclass
 import torch
 
 from nanochat.errors import InvalidConfig
-from nanochat.optim.horizon import num_micro_steps
+from nanochat.hardware import DEFAULT_ROWS
+from nanochat.optim.horizon import num_micro_steps, rows_at_once
 
 log = logging.getLogger(__name__)
-
-# Rows at a time where the job does not say: what fits small models on the device's memory and keeps it busy.
-_DEFAULT_ROWS = {"cuda": 32, "mps": 16}
-_DEFAULT_ROWS_ELSEWHERE = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +33,7 @@ def cut_batch(
     Raises InvalidConfig where rows, or rows at a time, do not divide it.
     """
     if device_batch_size is None:
-        num_rows = num_micro_steps(batch_tokens, 1, sequence_len)
-        most = min(num_rows, _DEFAULT_ROWS.get(device.type, _DEFAULT_ROWS_ELSEWHERE))
-        device_batch_size = next(rows for rows in range(most, 0, -1) if num_rows % rows == 0)
+        device_batch_size = rows_at_once(batch_tokens, sequence_len, DEFAULT_ROWS[device.type])
     sizes = BatchSizes(
         sequence_len=sequence_len,
         device_batch_size=device_batch_size,
@@ -46,12 +41,6 @@ def cut_batch(
     )
     log.info("batch_cut", extra={**vars(sizes), "batch_tokens": batch_tokens})
     return sizes
-
-
-def whole_rows(batch_tokens: int, sequence_len: int, device_batch_size: int | None) -> int:
-    """A batch that was worked out and not asked for, rounded up to whole rows."""
-    unit = sequence_len * (device_batch_size or 1)
-    return -(-batch_tokens // unit) * unit
 
 
 def check_sequence_len(asked: int, limit: int) -> None:

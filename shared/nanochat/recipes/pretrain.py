@@ -11,11 +11,11 @@ from nanochat.data.registry import Dataset
 from nanochat.model.gpt import GPT
 from nanochat.model.init import init_weights
 from nanochat.optim.groups import param_groups
-from nanochat.optim.horizon import REFERENCE_WEIGHT_DECAY, Horizon, plan_horizon
 from nanochat.optim.optimizer import MuonAdamW
 from nanochat.optim.schedule import PretrainSchedule
+from nanochat.planning.pretraining import horizon_of, model_of
 from nanochat.protocol.jobs import PretrainConfig
-from nanochat.recipes.batch import cut_batch, whole_rows
+from nanochat.recipes.batch import cut_batch
 from nanochat.recipes.device import Device, choose_device, compile_model
 from nanochat.recipes.job import JobContext, Outcome
 from nanochat.recipes.rates import base_rates, saved_rates
@@ -27,7 +27,6 @@ from nanochat.tokenizer.bpe import Tokenizer
 log = logging.getLogger(__name__)
 
 STAGE = "pretrain"
-_DEFAULT_SEQUENCE_LEN = 2048
 _DEFAULT_FINAL_LR_FRAC = 0.05
 _CORE_EXAMPLES = 500  # a task, while training
 
@@ -37,8 +36,9 @@ def run(job: JobContext, config: PretrainConfig) -> Outcome:
     device = choose_device(config.precision, local_rank=job.ranks.local_rank)
     dataset = job.dataset(config.dataset)
     tokenizer = job.tokenizer(config.tokenizer)
-    model_config = _model_config(config, tokenizer)
-    horizon = _horizon(config, model_config)
+    model_config = model_of(config, tokenizer.vocab_size)
+    horizon = horizon_of(config, model_config)
+    log.info("horizon", extra=vars(horizon))
     sizes = cut_batch(horizon.batch_tokens, model_config.sequence_len, config.device_batch_size, device=device.device)
     run_name = config.run or job.spec.name
     saved = checkpoint_to_resume(job, run_name, STAGE, resume=config.resume)
@@ -84,36 +84,6 @@ def run(job: JobContext, config: PretrainConfig) -> Outcome:
         outcome = train(training)
         log.info("packing", extra={"discarded_ratio": round(loader.counts.discarded_ratio, 4), "epoch": loader.epoch})
     return outcome
-
-
-def _model_config(config: PretrainConfig, tokenizer: Tokenizer) -> GPTConfig:
-    return GPTConfig.from_depth(
-        config.depth,
-        vocab_size=tokenizer.vocab_size,
-        sequence_len=config.max_seq_len or _DEFAULT_SEQUENCE_LEN,
-        aspect_ratio=config.aspect_ratio,
-        head_dim=config.head_dim,
-        window_pattern=config.window_pattern,
-    )
-
-
-def _horizon(config: PretrainConfig, model_config: GPTConfig) -> Horizon:
-    """Batch, steps and factors. A batch that was not asked for is made one of whole rows."""
-    batch_tokens = config.total_batch_size
-    while True:
-        horizon = plan_horizon(
-            model_config,
-            aspect_ratio=config.aspect_ratio,
-            ratio=config.target_param_data_ratio,
-            batch_tokens=batch_tokens,
-            num_steps=config.num_iterations,
-            target_flops=config.target_flops,
-            weight_decay=REFERENCE_WEIGHT_DECAY if config.weight_decay is None else config.weight_decay,
-        )
-        if batch_tokens is not None:
-            log.info("horizon", extra=vars(horizon))
-            return horizon
-        batch_tokens = whole_rows(horizon.batch_tokens, model_config.sequence_len, config.device_batch_size)
 
 
 def _new_model(config: GPTConfig, device: Device, seed: int) -> GPT:

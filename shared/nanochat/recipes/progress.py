@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from nanochat.protocol.progress import CheckpointWritten, Failure, Metric, Progress, Result
+from nanochat.recipes.tracker import Tracker
 
 # Often enough for a progress bar, seldom enough that a long job's file stays small.
 INTERVAL_S = 1.0
@@ -28,6 +29,11 @@ class ProgressWriter:
         self._clock = clock
         self._speed = Speed(clock)
         self._last_written: float | None = None
+        self._tracker: Tracker | None = None
+
+    def track(self, tracker: Tracker) -> None:
+        """Send every metric there too, until close()."""
+        self._tracker = tracker
 
     def progress(self, step: int, num_steps: int, tokens: int = 0, *, force: bool = False) -> None:
         """Say how far the job is. Passed over within INTERVAL_S of the last time unless `force`, or at the end."""
@@ -64,6 +70,8 @@ class ProgressWriter:
         finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
         if finite:
             self._write(Metric(time=time.time(), step=step, values=finite))
+            if self._tracker is not None:
+                self._tracker.metrics(step, finite)
 
     def checkpoint(self, step: int, checkpoint: str) -> None:
         self._write(CheckpointWritten(time=time.time(), step=step, checkpoint=checkpoint))
@@ -76,6 +84,8 @@ class ProgressWriter:
 
     def close(self) -> None:
         self._file.close()
+        if self._tracker is not None:
+            self._tracker.close()
 
     def __enter__(self) -> Self:
         return self

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from nanochat.config import GPTConfig
-from nanochat.optim.horizon import flops_per_token, num_parameters, plan_horizon
+from nanochat.optim.horizon import plan_horizon
+from nanochat.sizes import flops_per_token, num_parameters
 
 
 def test_horizons_are_the_golden_ones(golden: Path) -> None:

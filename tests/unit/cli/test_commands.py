@@ -62,7 +62,6 @@ def test_train_submits_once_follows_and_prints_the_metrics(
         "kind": "sft",
         "name": "mine",
         "config": {"checkpoint": "mine/pretrain", "num_iterations": 10},
-        "num_processes": 1,
     }
     assert gateway.asked[0].headers["idempotency-key"]
     printed = capsys.readouterr().out
@@ -101,11 +100,11 @@ def test_plain_lines_show_a_status_once_and_progress_now_and_then(
         )
     )
     with follow._Lines() as lines:
-        lines.show(Job.model_validate(job(status="queued")))
-        lines.show(running)  # a new status
-        lines.show(running)  # a second later: nothing
-        lines.show(running)  # ten seconds later: due
-        lines.show(Job.model_validate(job(started_at=10.0, finished_at=82.0)))
+        lines.show(Job.model_validate(job(status="queued")), "sft")
+        lines.show(running, "sft")  # a new status
+        lines.show(running, "sft")  # a second later: nothing
+        lines.show(running, "sft")  # ten seconds later: due
+        lines.show(Job.model_validate(job(started_at=10.0, finished_at=82.0)), "sft")
     assert capsys.readouterr().out.splitlines() == [
         "sft         25%  loss 2.500  1,234 tokens/s  1m05s left",
         "sft         25%  loss 2.500  1,234 tokens/s  1m05s left",

@@ -10,7 +10,7 @@ from nanochat.model.init import init_weights
 from nanochat.model.kv_cache import KVCache
 from nanochat.model.names import named_tensors
 from nanochat.model.precision import compute_dtype, embedding_dtype
-from nanochat.optim.horizon import flops_per_token, num_parameters
+from nanochat.sizes import flops_per_token, num_parameters
 
 CONFIG = GPTConfig(sequence_len=256, vocab_size=70, n_layer=3, n_head=4, n_kv_head=2, n_embd=32, window_pattern="SL")
 

@@ -8,7 +8,8 @@ import pytest
 
 from nanochat.config import GPTConfig
 from nanochat.errors import InvalidConfig
-from nanochat.optim.horizon import flops_per_token, num_micro_steps, plan_horizon, scaling_parameters
+from nanochat.optim.horizon import num_micro_steps, plan_horizon, rows_at_once, whole_rows
+from nanochat.sizes import flops_per_token, scaling_parameters
 
 SMALL = GPTConfig.from_depth(4, vocab_size=4096, sequence_len=512, head_dim=64)
 REFERENCE = GPTConfig.from_depth(12, vocab_size=4096, sequence_len=512, head_dim=64)
@@ -52,6 +53,18 @@ def test_a_batch_is_a_whole_number_of_micro_steps() -> None:
     assert num_micro_steps(8192, 4, 512, 2) == 2
     with pytest.raises(InvalidConfig, match=r"5000 tokens is no multiple of 2048 \(device_batch_size 4 x 512 tokens"):
         num_micro_steps(5000, 4, 512)
+
+
+def test_a_batch_worked_out_is_rounded_up_to_whole_rows_of_every_rank() -> None:
+    assert whole_rows(1024, 100, None) == 1100
+    assert whole_rows(1024, 100, 4) == 1200
+    assert whole_rows(1024, 128, 8) == 1024
+    assert whole_rows(1024, 128, 2, num_ranks=3) == 1536
+
+
+def test_rows_at_once_divide_what_each_rank_has_of_the_batch() -> None:
+    assert rows_at_once(12 * 128, 128, 8) == 6
+    assert rows_at_once(12 * 128, 128, 8, num_ranks=4) == 3
 
 
 def test_the_arithmetic_needs_no_torch() -> None:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from nanochat.optim.peak_flops import lookup, peak_flops
+from nanochat.hardware import lookup
+from nanochat.optim.peak_flops import peak_flops
 
 
 @pytest.mark.parametrize(
@@ -20,7 +21,8 @@ from nanochat.optim.peak_flops import lookup, peak_flops
     ],
 )
 def test_a_device_is_found_by_its_name(name: str, flops: float | None) -> None:
-    assert lookup(name) == flops
+    found = lookup(name)
+    assert (found and found.peak_flops) == flops
 
 
 def test_a_cpu_is_measured() -> None:

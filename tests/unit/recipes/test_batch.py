@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nanochat.errors import InvalidConfig
-from nanochat.recipes.batch import check_sequence_len, cut_batch, whole_rows
+from nanochat.recipes.batch import check_sequence_len, cut_batch
 
 CPU = torch.device("cpu")
 
@@ -25,12 +25,6 @@ def test_an_impossible_batch_is_refused_with_its_numbers(rows: int | None) -> No
     with pytest.raises(InvalidConfig, match="batch of 4000 tokens") as caught:
         cut_batch(4000, 128, rows, device=CPU)
     assert caught.value.param == "total_batch_size"
-
-
-def test_a_batch_worked_out_is_rounded_up_to_whole_rows() -> None:
-    assert whole_rows(1024, 100, None) == 1100
-    assert whole_rows(1024, 100, 4) == 1200
-    assert whole_rows(1024, 128, 8) == 1024
 
 
 def test_rows_longer_than_the_model_takes_are_refused() -> None:

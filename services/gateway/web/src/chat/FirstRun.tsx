@@ -88,7 +88,7 @@ function UnderWay({ pipeline, isBusy, act }: UnderWayProps) {
   }, [checkpoint]);
   return (
     <div class="under-way">
-      <StageList stages={stages} />
+      <StageList pipeline={pipeline} stages={stages} />
       {pipeline.status === "queued" && <p class="muted">Waiting for the worker.</p>}
       {pipeline.status === "running" && (
         <p class="muted" aria-live="polite">

@@ -30,7 +30,7 @@ export function JobDetail({ job }: { job: Job }) {
         </div>
         <Actions job={job} />
       </header>
-      {stages.length > 0 && <StageList stages={stages} shownId={shown.id} onShow={setChosen} />}
+      {stages.length > 0 && <StageList pipeline={job} stages={stages} shownId={shown.id} onShow={setChosen} />}
       {job.error && shown.id !== job.id && !shown.error && <p class="error-note">{job.error.message}</p>}
       <JobBody key={shown.id} listed={shown} />
     </section>

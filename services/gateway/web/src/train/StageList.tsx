@@ -2,14 +2,16 @@
 import type { Job } from "../api/types";
 import { Icon } from "../ui/icons";
 import { ProgressBar } from "./JobProgress";
+import { stageName } from "./jobs";
 
 interface Props {
+  pipeline: Job;
   stages: readonly Job[];
   shownId?: string | undefined;
   onShow?: (id: string) => void;
 }
 
-export function StageList({ stages, shownId, onShow }: Props) {
+export function StageList({ pipeline, stages, shownId, onShow }: Props) {
   return (
     <ol class="stages">
       {stages.map((stage, index) => (
@@ -18,10 +20,10 @@ export function StageList({ stages, shownId, onShow }: Props) {
             <span class="stage-mark" aria-hidden="true">
               {stage.status === "succeeded" ? <Icon name="check" size={13} /> : stage.status === "failed" ? "!" : index + 1}
             </span>
-            <span class="stage-name">{stage.kind}</span>
+            <span class="stage-name">{stageName(stage, pipeline)}</span>
             <span class="visually-hidden">{stage.status}</span>
           </Step>
-          <ProgressBar ratio={stage.progress.ratio} status={stage.status} label={`Progress of ${stage.kind}`} />
+          <ProgressBar ratio={stage.progress.ratio} status={stage.status} label={`Progress of ${stageName(stage, pipeline)}`} />
         </li>
       ))}
     </ol>

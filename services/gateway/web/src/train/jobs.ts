@@ -46,6 +46,12 @@ export function stagesOf(pipeline: Job, all: readonly Job[]): Job[] {
   return children.sort((a, b) => place(a) - place(b));
 }
 
+/** A stage as its profile names it: one with a name of its own is the job <pipeline>-<name>, any other goes by its kind. */
+export function stageName(stage: Job, pipeline: Job): string {
+  const prefix = `${pipeline.name}-`;
+  return stage.name.startsWith(prefix) ? stage.name.slice(prefix.length) : stage.kind;
+}
+
 /** The stage to look at: the one running, else the one that failed, else the last that did anything. */
 export function currentStage(stages: readonly Job[]): Job | undefined {
   return (
