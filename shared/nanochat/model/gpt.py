@@ -16,12 +16,13 @@ from nanochat.errors import ContextTooLong
 from nanochat.model.attention import causal_attention
 from nanochat.model.decode_step import DecodeStep
 from nanochat.model.kv_cache import KVCache
+from nanochat.model.loss import HeadLoss, softcap
 from nanochat.model.precision import embedding_dtype
+from nanochat.model.product import MIN_WIDTH, linear, onednn_is_faster
 from nanochat.model.ragged import RaggedStep
 from nanochat.model.rotary import apply_rotary, rotary_table
 from nanochat.sizes import flops_per_token
 
-IGNORE_INDEX = -1
 # How rows continue a cache: of any length, or a token each.
 CachedStep = RaggedStep | DecodeStep
 
@@ -37,9 +38,10 @@ class Linear(nn.Module):
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out_features, in_features))
+        self._use_onednn = onednn_is_faster() and min(in_features, out_features) >= MIN_WIDTH
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.to(x.dtype))
+        return linear(x, self.weight.to(x.dtype), use_onednn=self._use_onednn)
 
 
 class Embedding(nn.Module):
@@ -148,6 +150,7 @@ class GPT(nn.Module):
         self.embedding = Embedding(V, config.n_embd, compute_dtype)
         self.layers = nn.ModuleList(Block(config, layer, compute_dtype) for layer in range(L))
         self.head = Linear(config.n_embd, V)
+        self.loss = HeadLoss(config.softcap)
         self.resid_lambdas = nn.Parameter(torch.ones(L))
         self.x0_lambdas = nn.Parameter(torch.zeros(L))
         self.smear_gate = Linear(config.smear_channels, 1) if config.smear else None
@@ -184,8 +187,10 @@ class GPT(nn.Module):
         e = self.embed_tokens(token_ids)
         previous = F.pad(e[:, :-1], (0, 0, 1, 0)) if self.smear_gate is not None else e
         x = self._run_blocks(token_ids, self._smear(e, previous), Rotation(self.cos[:T], self.sin[:T]), None)
-        logits = self._logits(x)
-        return logits if targets is None else _loss(logits, targets, reduction)
+        if targets is None:
+            return self._logits(x)
+        loss: Tensor = self.loss(x, self._head_weight(x.dtype), targets, reduction)
+        return loss
 
     @torch.inference_mode()
     def forward_cached(
@@ -237,19 +242,7 @@ class GPT(nn.Module):
 
     def _logits(self, x: Tensor) -> Tensor:
         """Softcapped, in float32, without the padding of the vocabulary: (..., C) -> (..., V)."""
-        weight = self.head.weight[: self.config.vocab_size].to(x.dtype)
-        cap = self.config.softcap
-        return cap * torch.tanh(F.linear(x, weight).float() / cap)
+        return softcap(F.linear(x, self._head_weight(x.dtype)), self.config.softcap)
 
-
-def _loss(logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
-    assert reduction in ("mean", "sum", "none"), f"unknown reduction {reduction!r}"
-    flat = F.cross_entropy(
-        logits.flatten(0, 1),
-        targets.flatten(),
-        ignore_index=IGNORE_INDEX,
-        reduction="none" if reduction == "none" else "sum",
-    )
-    if reduction == "none":
-        return flat.view_as(targets)
-    return flat if reduction == "sum" else flat / (targets != IGNORE_INDEX).sum().clamp(min=1)
+    def _head_weight(self, dtype: torch.dtype) -> Tensor:
+        return self.head.weight[: self.config.vocab_size].to(dtype)

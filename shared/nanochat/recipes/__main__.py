@@ -21,6 +21,7 @@ from nanochat.observability.logs import setup_logs
 from nanochat.protocol.jobs import RunSpec, TrainingConfig, invalid_config, parse_config
 from nanochat.recipes.distributed import is_under_torchrun, read_ranks
 from nanochat.recipes.job import JobContext, Outcome, describe, progress_path
+from nanochat.recipes.memory import keep_freed_memory
 from nanochat.recipes.progress import ProgressWriter
 from nanochat.recipes.stop import EXIT_STOPPED, Stopped, StopSignal
 from nanochat.recipes.tracker import start_tracker
@@ -40,6 +41,7 @@ def main() -> int:
     logging.getLogger("rustbpe").setLevel(logging.WARNING)  # it logs a line a percent
     if is_under_torchrun():
         _die_with_parent()
+    keep_freed_memory()
     stop = StopSignal()
     stop.install()
     try:

@@ -82,6 +82,7 @@ def compile_model(model: GPT, wanted: bool | None, device: Device) -> None:
         return
     log.info("model_compiled", extra={"device": str(device.device)})
     model.compile(dynamic=False)
+    model.loss.rows = torch.compile(model.loss.rows, dynamic=False)
 
 
 def _kind() -> str:

@@ -1,0 +1,96 @@
+"""The loss in chunks is cross entropy over whole logits, gradients included."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nanochat.model import loss as loss_module
+from nanochat.model.loss import HeadLoss, row_losses, softcap
+
+CAP = 15.0
+B, T, C, V = 3, 7, 16, 50
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of four rows, so that 21 rows are five chunks and a rest."""
+    monkeypatch.setattr(loss_module, "_CHUNK_NUMEL", 4 * V)
+
+
+def inputs(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
+    """x, weight, and targets of which every third does not count. Logits reach far into the softcap."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(B, T, C, generator=generator).to(dtype).requires_grad_()
+    weight = (4 * torch.randn(V, C, generator=generator)).to(dtype).requires_grad_()
+    targets = torch.randint(V, (B, T), generator=generator)
+    targets.view(-1)[::3] = -1
+    return x, weight, targets
+
+
+def whole(x: Tensor, weight: Tensor, targets: Tensor, reduction: str) -> Tensor:
+    """In float64, as it is written down."""
+    logits = CAP * torch.tanh(x.double() @ weight.double().T / CAP)
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction=reduction)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_losses_and_gradients_are_those_of_whole_logits(reduction: str) -> None:
+    x, weight, targets = inputs()
+    found = HeadLoss(CAP)(x, weight, targets, reduction)
+    expected = whole(x, weight, targets, reduction).view_as(found)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+    # Each row with a weight of its own, as a policy gradient has it.
+    row_weights = torch.linspace(-1, 2, B * T).view(B, T) if reduction == "none" else torch.tensor(3.0)
+    grads = torch.autograd.grad((found * row_weights).sum(), (x, weight))
+    expected_grads = torch.autograd.grad((expected * row_weights).sum(), (x, weight))
+    for found_grad, expected_grad in zip(grads, expected_grads, strict=True):
+        torch.testing.assert_close(found_grad, expected_grad, rtol=1e-4, atol=2e-5)
+
+
+def test_a_narrow_model_has_its_gradients_in_its_own_dtype_and_its_loss_in_float32() -> None:
+    x, weight, targets = inputs(torch.bfloat16)
+    found = HeadLoss(CAP)(x, weight, targets)
+    assert found.dtype == torch.float32
+    expected = whole(x, weight, targets, "mean")
+    torch.testing.assert_close(found.double(), expected, rtol=0.02, atol=0.02)
+    for found_grad, expected_grad in zip(
+        torch.autograd.grad(found, (x, weight)), torch.autograd.grad(expected, (x, weight)), strict=True
+    ):
+        assert found_grad.dtype == torch.bfloat16
+        assert (found_grad - expected_grad).norm() < 0.02 * expected_grad.norm()
+
+
+def test_no_more_than_a_chunk_of_logits_exists() -> None:
+    shapes = []
+
+    def rows(logits: Tensor, targets: Tensor, cap: float) -> tuple[Tensor, Tensor]:
+        shapes.append(logits.shape)
+        return row_losses(logits, targets, cap)
+
+    head_loss = HeadLoss(CAP)
+    head_loss.rows = rows
+    head_loss(*inputs()).backward()
+    assert shapes == [(4, V)] * 5 + [(1, V)]
+
+
+def test_where_nothing_counts_the_mean_is_zero_and_has_no_gradient() -> None:
+    x, weight, targets = inputs()
+    found = HeadLoss(CAP)(x, weight, torch.full_like(targets, -1))
+    found.backward()
+    assert found == 0.0
+    assert x.grad is not None and weight.grad is not None
+    assert not x.grad.any() and not weight.grad.any()
+
+
+def test_logits_beyond_all_bounds_have_finite_losses() -> None:
+    logits = torch.tensor([[1e30, -1e30, 0.0], [3e38, 3e38, -3e38]])
+    losses, grad = row_losses(logits, torch.tensor([1, 0]), CAP)
+    expected = F.cross_entropy(softcap(logits, CAP), torch.tensor([1, 0]), reduction="none")
+    torch.testing.assert_close(losses, expected)
+    assert grad.isfinite().all()
+
+
+def test_what_is_no_number_stays_none() -> None:
+    losses, _ = row_losses(torch.tensor([[float("nan"), 0.0]]), torch.tensor([1]), CAP)
+    assert losses.isnan().all()
