@@ -35,8 +35,8 @@ def has_onednn() -> bool:
 def linear(x: Tensor, weight: Tensor, *, use_onednn: bool) -> Tensor:
     """x (..., K), weight (N, K) in one dtype -> (..., N)."""
     if use_onednn and x.device.type == "cpu" and x.dtype == torch.float32:
-        product: Tensor = _OneDnnLinear.apply(x, weight)  # type: ignore[no-untyped-call]
-        return product
+        product: Tensor = multiply(x.flatten(0, -2), weight)
+        return product.view(*x.shape[:-1], weight.size(0))
     return F.linear(x, weight)
 
 
@@ -44,8 +44,7 @@ def linear(x: Tensor, weight: Tensor, *, use_onednn: bool) -> Tensor:
 @torch.library.custom_op("nanochat::multiply", mutates_args=())
 def multiply(a: Tensor, b: Tensor) -> Tensor:
     """a (M, K) @ b (N, K).T by oneDNN, float32; either may be a transposed view."""
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
-    return product
+    return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")  # type: ignore[no-any-return]
 
 
 @multiply.register_fake
@@ -53,16 +52,15 @@ def _(a: Tensor, b: Tensor) -> Tensor:
     return a.new_empty(a.size(0), b.size(0))
 
 
-class _OneDnnLinear(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return multiply(x.flatten(0, -2), weight).view(*x.shape[:-1], weight.size(0))
+def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        x, weight = ctx.saved_tensors
-        rows = grad.flatten(0, -2)
-        x_grad = multiply(rows, weight.t()).view_as(x) if ctx.needs_input_grad[0] else None
-        weight_grad = rows.t() @ x.flatten(0, -2) if ctx.needs_input_grad[1] else None
-        return x_grad, weight_grad
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    a, b = ctx.saved_tensors
+    a_grad = multiply(grad, b.t()) if ctx.needs_input_grad[0] else None
+    b_grad = grad.t() @ a if ctx.needs_input_grad[1] else None
+    return a_grad, b_grad
+
+
+multiply.register_autograd(_backward, setup_context=_setup_context)

@@ -81,6 +81,7 @@ def test_counts_equal_those_worked_out_from_the_config(changed: dict[str, bool])
     assert model.num_flops_per_token() == flops_per_token(config)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's own look at the loss
 def test_all_but_the_loss_compiles_without_a_graph_break(tokens: torch.Tensor) -> None:
     model = make()
     longer = tokens.repeat(1, 6)  # past one block of windowed attention
@@ -88,7 +89,7 @@ def test_all_but_the_loss_compiles_without_a_graph_break(tokens: torch.Tensor) -
     torch.testing.assert_close(compiled(longer), model(longer))
     torch.compiler.reset()
     explanation = torch._dynamo.explain(model)(longer, longer.flip(1))  # type: ignore[no-untyped-call]
-    assert explanation.graph_break_count == 1
+    assert explanation.graph_count == 1
     torch.compiler.reset()
 
 
