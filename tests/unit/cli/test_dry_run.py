@@ -21,9 +21,9 @@ def test_a_profile_is_a_pipeline_with_overrides_by_stage() -> None:
 
 
 def test_a_key_of_no_stage_and_an_unknown_word_are_refused() -> None:
-    with pytest.raises(InvalidConfig, match="write, for example, pretrain.depth="):
+    with pytest.raises(InvalidConfig, match=r"write, for example, pretrain.depth="):
         job_spec("demo", {"depth": 2}, None, None)
-    with pytest.raises(InvalidConfig, match="'dmeo' is neither a profile .*demo.* nor a kind"):
+    with pytest.raises(InvalidConfig, match=r"'dmeo' is neither a profile .*demo.* nor a kind"):
         job_spec("dmeo", {}, None, None)
 
 
