@@ -163,7 +163,7 @@ def test_make_targets_exist() -> None:
 
 def test_commands_exist() -> None:
     known = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
-    named = set(re.findall(r"bin/nanochat ([a-z-]+)", README))
+    named = set(re.findall(r"bin/nanochat ([a-z][a-z-]+)", README))
     assert {"chat", "jobs", "train"} <= named <= known
     listed = re.search(r"the command line: `([a-z -]+)`", README)
     assert listed and set(listed[1].split()) <= known
