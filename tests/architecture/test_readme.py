@@ -23,6 +23,7 @@ from nanochat.cli.main import app
 from nanochat.cli.settings import StackSettings
 from nanochat.data.registry import resolve_dataset
 from nanochat.jobs.plans import plan
+from nanochat.jobs.profiles import load_profile, profile_names
 from nanochat.protocol.jobs import JobSpec
 from nanochat.protocol.openai import ChatCompletionRequest
 from nanochat_gateway.settings import GatewaySettings
@@ -132,6 +133,13 @@ def test_the_pipeline_names_datasets_that_a_new_home_has(home: Path) -> None:
         resolve_dataset(stage.config["dataset"], home, [home])
 
 
+def test_the_table_of_profiles_is_the_data() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \| (\d+) \| .+ \|$", README, re.MULTILINE)
+    profiles = {name: load_profile(name) for name in profile_names()}
+    expected = {name: (str(len(p.stages)), str(p.num_processes)) for name, p in profiles.items()}
+    assert {name: (stages, processes) for name, stages, processes in rows} == expected
+
+
 def test_python_examples_compile() -> None:
     examples = re.findall(r"```python\n(.+?)```", README, re.DOTALL)
     assert examples
@@ -155,7 +163,7 @@ def test_make_targets_exist() -> None:
 
 def test_commands_exist() -> None:
     known = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
-    named = set(re.findall(r"bin/nanochat ([a-z]+)", README))
+    named = set(re.findall(r"bin/nanochat ([a-z][a-z-]+)", README))
     assert {"chat", "jobs", "train"} <= named <= known
-    listed = re.search(r"the command line: `([a-z ]+)`", README)
+    listed = re.search(r"the command line: `([a-z -]+)`", README)
     assert listed and set(listed[1].split()) <= known

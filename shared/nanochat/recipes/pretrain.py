@@ -21,7 +21,7 @@ from nanochat.recipes.job import JobContext, Outcome
 from nanochat.recipes.rates import base_rates, saved_rates
 from nanochat.recipes.resume import check_same_model, checkpoint_to_resume
 from nanochat.recipes.training_loop import Evaluation, Training, train
-from nanochat.recipes.validation import log_samples, measure_bpb, measure_core
+from nanochat.recipes.validation import core_tasks_present, log_samples, measure_bpb, measure_core
 from nanochat.tokenizer.bpe import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -124,6 +124,7 @@ def _evaluations(
 
     evaluations = [Evaluation(measure=bpb, every=config.eval_every)]
     if config.core_metric_every:
+        core_tasks_present(job.home)  # what it would lack at the end is said before the first step
         evaluations.append(Evaluation(measure=core, every=config.core_metric_every))
     if config.sample_every:
         samples = Evaluation(measure=lambda: log_samples(model, tokenizer, as_chat=False), every=config.sample_every)

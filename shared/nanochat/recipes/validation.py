@@ -1,7 +1,7 @@
 """What a model is judged by while it trains and afterwards: validation text, CORE, samples."""
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from nanochat.data.loader import Loader
@@ -10,7 +10,7 @@ from nanochat.engine.generate import Engine
 from nanochat.errors import DataError
 from nanochat.evals import core
 from nanochat.evals.bpb import bits_per_byte, token_byte_lengths
-from nanochat.evals.core_tasks import CORE_TASKS
+from nanochat.evals.core_tasks import CORE_TASKS, CoreTask
 from nanochat.evals.samples import sample_chats, sample_texts
 from nanochat.model.gpt import GPT
 from nanochat.recipes.stop import StopSignal
@@ -39,6 +39,17 @@ def measure_bpb(
     return {} if value is None else {"val_bpb": value}
 
 
+def core_tasks_present(home: Path, wanted: Sequence[CoreTask] = CORE_TASKS) -> list[CoreTask]:
+    """Those of the tasks whose files are here. Raises DataError without any."""
+    folder = datasets_dir(home) / "core"
+    present = [task for task in wanted if (folder / task.file).is_file()]
+    if not present:
+        raise DataError(
+            f"no file of the CORE benchmark in {folder}; put its data there, or leave CORE out.", param="evals"
+        )
+    return present
+
+
 def measure_core(
     model: GPT,
     tokenizer: Tokenizer,
@@ -54,9 +65,7 @@ def measure_core(
     """
     folder = datasets_dir(home) / "core"
     wanted = [task for task in CORE_TASKS if labels is None or task.label in labels]
-    present = [task for task in wanted if (folder / task.file).is_file()]
-    if not present:
-        raise DataError(f"no file of the CORE benchmark in {folder}; put its data there.", param="evals")
+    present = core_tasks_present(home, wanted)
     missing = [task.label for task in wanted if task not in present]
     if missing:
         log.warning("core_tasks_missing", extra={"tasks": missing})

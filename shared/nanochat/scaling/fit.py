@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from nanochat.scaling.runs import SeriesRun
 
 MIN_SIZES = 3  # of one budget: a parabola has three coefficients
+SAME_BUDGET = 1.1  # whole steps and batches make the runs of a budget differ by a few hundredths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,10 +133,16 @@ def _shifted(coefficients: Sequence[float], by: float) -> list[float]:
 
 
 def _by_budget(runs: Sequence[SeriesRun]) -> dict[float, list[SeriesRun]]:
-    """Runs that were not given a budget go by what they spent, to two digits."""
+    """Runs that were not given a budget are one with those that spent at most SAME_BUDGET times as much."""
     budgets: defaultdict[float, list[SeriesRun]] = defaultdict(list)
-    for run in runs:
-        budgets[run.budget or float(f"{run.flops:.1e}")].append(run)
+    smallest = 0.0
+    for run in sorted(runs, key=lambda run: run.flops):
+        if run.budget is not None:
+            budgets[run.budget].append(run)
+            continue
+        if run.flops > SAME_BUDGET * smallest:
+            smallest = run.flops
+        budgets[smallest].append(run)
     return budgets
 
 

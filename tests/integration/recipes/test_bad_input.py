@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,21 @@ def test_a_bad_line_is_named(workshop: Workshop, tmp_path: Path) -> None:
     ran = workshop.run(workshop.sft("bad-line", mixture=[{"file": str(file)}]))
     assert ran.failure.code == "data_error"
     assert f"{file}, line 3" in ran.failure.message
+
+
+def test_core_without_its_data_is_refused_before_the_first_step(workshop: Workshop) -> None:
+    ran = workshop.run(workshop.pretrain("no-core", core_metric_every=999_999))
+    assert "no file of the CORE benchmark" in ran.failure.message
+    assert not ran.checkpoints
+
+
+def test_a_tracker_that_is_not_installed_is_named_before_the_first_step(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    ran = workshop.run(workshop.pretrain("untracked", tracker="wandb"))
+    assert "pip install wandb" in ran.failure.message
+    assert not ran.checkpoints
 
 
 def test_a_task_without_answers_cannot_be_scored(workshop: Workshop) -> None:

@@ -163,6 +163,18 @@ def test_a_pipelines_events_tell_its_stages_metrics_and_its_own_series_do_not(jo
     assert list(jobs.series(parent.stages[0])) == ["bytes_per_token"]
 
 
+def test_stages_of_one_kind_are_told_apart_by_their_names(jobs: JobStore, leases: Leases) -> None:
+    config = {"profile": "miniseries", "stages": ["tokenizer", "d10", "d11"]}
+    parent = jobs.submit(JobSpec(kind="pipeline", name="s", num_processes=1, config=config))
+    for stage in jobs.stages(parent.id)[:2]:
+        run(jobs, leases, stage)
+    lease = leases.claim(parent.stages[2], "w")
+    assert lease is not None
+    leases.record(lease, Report(offset=1, metrics=[Metric(time=5.0, step=3, values={"val_bpb": 1.0})]))
+    told = [event.data for event in jobs.events(parent.id) if event.type == "metric"]
+    assert told[-1]["stage"] == "d11"
+
+
 def test_a_failed_stage_ends_those_behind_it_and_the_pipeline(jobs: JobStore, leases: Leases) -> None:
     parent = jobs.submit(PIPELINE)
     stages = jobs.stages(parent.id)

@@ -18,11 +18,8 @@ def stages_of(kind: JobKind, config: dict[str, Any], num_processes: int | None =
     return plan_stages([to_job(row) for row in plan(spec, 0.0)], lambda name: 32768)
 
 
-def test_plans_have_the_golden_sizes() -> None:
-    golden = Path(__file__).parents[4] / "shared" / "data" / "golden"
-    if not golden.is_dir():
-        pytest.skip("the golden sizes are not here")
-    for row in json.loads((golden / "sizes.json").read_text()):
+def test_plans_have_the_golden_sizes(test_data: Path) -> None:
+    for row in json.loads((test_data / "golden" / "sizes.json").read_text()):
         (stage,) = stages_of("pretrain", {"depth": row["depth"]})
         assert stage.model is not None
         assert (stage.batch_tokens, stage.num_steps) == (row["batch_tokens"], row["steps"])
