@@ -6,7 +6,7 @@ order; texts cross as bytes, as torch's own calls for objects would pickle them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -64,6 +64,10 @@ class Peers:
     def any(self, flag: bool) -> bool:
         """Whether any rank says so."""
         return flag if self.is_alone else bool(self._reduced([float(flag)], dist.ReduceOp.MAX)[0])
+
+    def apart(self) -> "Peers":
+        """The same ranks in a group of their own, on the CPU, so that another thread may speak while this one does."""
+        return self if self.is_alone else replace(self, group=dist.new_group(backend="gloo"))
 
     def texts(self, text: str) -> list[str]:
         """Every rank's text, by rank."""

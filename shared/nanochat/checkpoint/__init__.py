@@ -2,4 +2,5 @@
 
 manifest.py   which ones are complete, found and verified (torch-free)
 store.py      saving, loading and pruning them
+optimizer_state.py   a file a rank, read by any number of ranks
 """

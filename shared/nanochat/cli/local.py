@@ -4,6 +4,7 @@ The only part of the command line that imports torch, and only when it is asked 
 """
 
 import asyncio
+import os
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from typing import Any, cast
 
 from nanochat.cli.chat import Answerer, Sampling
 from nanochat.cli.settings import CliSettings
+from nanochat.cores import usable_cores
 from nanochat.errors import InvalidConfig, NotFound
 from nanochat.protocol.generate import Delta, Message
 from nanochat.protocol.jobs import CONFIG_BY_KIND, Job, JobKind, RunSpec
@@ -71,7 +73,10 @@ def run_recipe(settings: CliSettings, kind: str, name: str, config: dict[str, An
     spec_file.write_text(spec.model_dump_json(indent=2))
     torchrun = ["torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
     recipe = ["-m", "nanochat.recipes", kind, "--spec", str(spec_file)]
-    return subprocess.call([sys.executable, "-m", *torchrun, *recipe])
+    # torchrun alone would give each of several processes one thread.
+    threads = str(max(1, usable_cores() // num_processes))
+    environment = {"OMP_NUM_THREADS": threads, **os.environ}
+    return subprocess.call([sys.executable, "-m", *torchrun, *recipe], env=environment)
 
 
 def _references(settings: CliSettings) -> References:

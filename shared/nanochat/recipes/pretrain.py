@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import torch
 
+from nanochat.collectives import Peers
 from nanochat.config import GPTConfig
 from nanochat.data.loader import training_loader, validation_loader
 from nanochat.data.registry import Dataset
+from nanochat.data.shards import Shards
 from nanochat.model.gpt import GPT
 from nanochat.model.init import init_weights
 from nanochat.optim.groups import param_groups
@@ -17,9 +19,10 @@ from nanochat.optim.schedule import PretrainSchedule
 from nanochat.protocol.jobs import PretrainConfig
 from nanochat.recipes.batch import cut_batch, whole_rows
 from nanochat.recipes.device import Device, choose_device, compile_model
+from nanochat.recipes.distributed import joined
 from nanochat.recipes.job import JobContext, Outcome
 from nanochat.recipes.rates import base_rates, saved_rates
-from nanochat.recipes.resume import check_same_model, checkpoint_to_resume
+from nanochat.recipes.resume import check_same_model, checkpoint_to_resume, loader_state
 from nanochat.recipes.training_loop import Evaluation, Training, train
 from nanochat.recipes.validation import log_samples, measure_bpb, measure_core
 from nanochat.tokenizer.bpe import Tokenizer
@@ -35,13 +38,27 @@ _CORE_EXAMPLES = 500  # a task, while training
 def run(job: JobContext, config: PretrainConfig) -> Outcome:
     """The output is the last checkpoint's id. Raises NanochatError, Stopped."""
     device = choose_device(config.precision, local_rank=job.ranks.local_rank)
+    with joined(job.ranks, device.device.type) as peers:
+        job.stop.agree = peers.any
+        return _train(job, config, device, peers)
+
+
+def _train(job: JobContext, config: PretrainConfig, device: Device, peers: Peers) -> Outcome:
     dataset = job.dataset(config.dataset)
     tokenizer = job.tokenizer(config.tokenizer)
     model_config = _model_config(config, tokenizer)
-    horizon = _horizon(config, model_config)
-    sizes = cut_batch(horizon.batch_tokens, model_config.sequence_len, config.device_batch_size, device=device.device)
+    horizon = _horizon(config, model_config, peers.world_size)
+    sizes = cut_batch(
+        horizon.batch_tokens,
+        model_config.sequence_len,
+        config.device_batch_size,
+        device=device.device,
+        num_ranks=peers.world_size,
+    )
+    with Shards(dataset.folder) as shards:
+        shards.require_row_groups(peers.world_size)
     run_name = config.run or job.spec.name
-    saved = checkpoint_to_resume(job, run_name, STAGE, resume=config.resume)
+    saved = checkpoint_to_resume(job, run_name, STAGE, resume=config.resume, peers=peers)
     if saved is not None:
         check_same_model(saved, model_config)
     model = _new_model(model_config, device, config.seed)
@@ -53,7 +70,9 @@ def run(job: JobContext, config: PretrainConfig) -> Outcome:
         tokenizer,
         batch_size=sizes.device_batch_size,
         sequence_len=sizes.sequence_len,
-        state=None if saved is None else saved.state["loader"],
+        rank=peers.rank,
+        world_size=peers.world_size,
+        state=loader_state(saved, peers),
     )
     with loader:
         training = Training(
@@ -61,13 +80,14 @@ def run(job: JobContext, config: PretrainConfig) -> Outcome:
             run=run_name,
             stage=STAGE,
             model=model,
-            optimizer=MuonAdamW(groups, device.dtype),
+            optimizer=MuonAdamW(groups, device.dtype, peers),
             tokenizer=tokenizer,
             loader=loader,
             sizes=sizes,
             num_steps=horizon.num_steps,
             schedule=_schedule(config, horizon.num_steps),
-            evaluations=_evaluations(job, config, model, tokenizer, dataset, sizes.device_batch_size),
+            evaluations=_evaluations(job, config, model, tokenizer, dataset, sizes.device_batch_size, peers),
+            peers=peers,
             save_every=config.save_every,
             origin={
                 "job_id": job.spec.job_id,
@@ -96,8 +116,8 @@ def _model_config(config: PretrainConfig, tokenizer: Tokenizer) -> GPTConfig:
     )
 
 
-def _horizon(config: PretrainConfig, model_config: GPTConfig) -> Horizon:
-    """Batch, steps and factors. A batch that was not asked for is made one of whole rows."""
+def _horizon(config: PretrainConfig, model_config: GPTConfig, num_ranks: int) -> Horizon:
+    """Batch, steps and factors. A batch that was not asked for is made one of whole rows on every rank."""
     batch_tokens = config.total_batch_size
     while True:
         horizon = plan_horizon(
@@ -112,7 +132,7 @@ def _horizon(config: PretrainConfig, model_config: GPTConfig) -> Horizon:
         if batch_tokens is not None:
             log.info("horizon", extra=vars(horizon))
             return horizon
-        batch_tokens = whole_rows(horizon.batch_tokens, model_config.sequence_len, config.device_batch_size)
+        batch_tokens = whole_rows(horizon.batch_tokens, model_config.sequence_len, config.device_batch_size, num_ranks)
 
 
 def _new_model(config: GPTConfig, device: Device, seed: int) -> GPT:
@@ -132,14 +152,20 @@ def _schedule(config: PretrainConfig, num_steps: int) -> PretrainSchedule:
 
 
 def _evaluations(
-    job: JobContext, config: PretrainConfig, model: GPT, tokenizer: Tokenizer, dataset: Dataset, batch_size: int
+    job: JobContext,
+    config: PretrainConfig,
+    model: GPT,
+    tokenizer: Tokenizer,
+    dataset: Dataset,
+    batch_size: int,
+    peers: Peers,
 ) -> list[Evaluation]:
     """Validation text always; CORE and samples where the job asks for them."""
 
     def bpb() -> dict[str, float]:
         sequence_len = model.config.sequence_len
         loader = validation_loader(dataset.folder, tokenizer, batch_size=batch_size, sequence_len=sequence_len)
-        return measure_bpb(model, tokenizer, loader, config.eval_tokens, job.stop)
+        return measure_bpb(model, tokenizer, loader, config.eval_tokens, job.stop, peers)
 
     def core() -> dict[str, float]:
         return measure_core(
@@ -149,12 +175,15 @@ def _evaluations(
             labels=None,
             max_per_task=_CORE_EXAMPLES,
             on_progress=lambda done, total: job.stop.check(),
+            peers=peers,
         )
+
+    def samples() -> dict[str, float]:
+        return log_samples(model, tokenizer, as_chat=False, peers=peers)
 
     evaluations = [Evaluation(measure=bpb, every=config.eval_every)]
     if config.core_metric_every:
         evaluations.append(Evaluation(measure=core, every=config.core_metric_every))
     if config.sample_every:
-        samples = Evaluation(measure=lambda: log_samples(model, tokenizer, as_chat=False), every=config.sample_every)
-        evaluations.append(samples)
+        evaluations.append(Evaluation(measure=samples, every=config.sample_every))
     return evaluations

@@ -6,6 +6,7 @@ numbers: weights, optimizer, position and loader are the whole state of a run.
 """
 
 import gc
+import json
 import logging
 import math
 import time
@@ -19,6 +20,7 @@ from torch import Tensor
 from nanochat.checkpoint import store
 from nanochat.checkpoint.manifest import checkpoint_id
 from nanochat.checkpoint.store import Checkpoint
+from nanochat.collectives import ALONE, Peers
 from nanochat.data.loader import Batch, Loader
 from nanochat.errors import TrainingDiverged
 from nanochat.model.gpt import GPT
@@ -77,6 +79,7 @@ class Training:
     save_every: int
     origin: dict[str, Any]
     position: Position = field(default_factory=Position)
+    peers: Peers = ALONE
     saved_step: int = 0  # the step whose checkpoint exists; before the first step there is nothing to save
 
     @property
@@ -112,7 +115,8 @@ def train(training: Training) -> Outcome:
             stop.check()
             if is_last:
                 output = checkpoint_id(training.run, training.stage, step)
-                store.add_metrics(training.job.home, output, training.position.metrics)
+                if training.peers.rank == 0:
+                    store.add_metrics(training.job.home, output, training.position.metrics)
                 return Outcome(output=output, values=training.position.metrics)
             _step(training, peak)
             if step == first_step:
@@ -134,8 +138,10 @@ def _step(training: Training, peak: float | None) -> None:
     position, optimizer = training.position, training.optimizer
     batches = [next(training.loader) for _ in range(training.sizes.num_micro_steps)]
     apply_schedule(training.schedule, optimizer.groups, position.step)
-    loss = _accumulate(training.model, batches)
-    if math.isfinite(loss) and math.isfinite(_gradient_norm(optimizer)):
+    own_loss = _accumulate(training.model, batches, training.peers)
+    is_finite = math.isfinite(own_loss) and math.isfinite(_gradient_norm(optimizer))
+    loss, num_bad = training.peers.sum([own_loss / training.peers.world_size, not is_finite])
+    if num_bad == 0:
         optimizer.step()
         position.num_skipped_in_a_row = 0
         _report_loss(training, loss, peak)
@@ -147,9 +153,10 @@ def _step(training: Training, peak: float | None) -> None:
         gc.collect()
 
 
-def _accumulate(model: GPT, batches: Sequence[Batch]) -> float:
-    """Add up the gradients of all batches; gives the loss."""
-    num_targets = max(1, sum(int((batch.targets >= 0).sum()) for batch in batches))
+def _accumulate(model: GPT, batches: Sequence[Batch], peers: Peers = ALONE) -> float:
+    """Add up the gradients of all batches; gives the loss. Averaged over ranks, both are those of the whole batch."""
+    num_counted = sum(int((batch.targets >= 0).sum()) for batch in batches)
+    num_targets = max(1.0, peers.sum([num_counted])[0]) / peers.world_size
     total = torch.zeros((), device=model.device)
     for batch in batches:
         inputs, targets = batch.inputs.to(model.device), batch.targets.to(model.device)
@@ -188,7 +195,7 @@ def _report_loss(training: Training, loss: float, peak: float | None) -> None:
     speed = training.job.progress.tokens_per_second
     values = {"train_loss": train_loss, "num_skipped_steps": float(position.num_skipped)}
     if peak and speed:
-        values["train_mfu_ratio"] = training.model.num_flops_per_token() * speed / peak
+        values["train_mfu_ratio"] = training.model.num_flops_per_token() * speed / (peak * training.peers.world_size)
     training.job.progress.metrics(position.step, values)
     log.info("step", extra={"step": position.step, "of": num_steps, "loss": round(train_loss, 4)})
 
@@ -204,7 +211,7 @@ def _save(training: Training) -> None:
         "tokens": training.tokens,
         "metrics": position.metrics,
         "position": asdict(position),
-        "loader": training.loader.state(),
+        "loader": [json.loads(text) for text in training.peers.texts(json.dumps(training.loader.state()))],
         **training.origin,
     }
     checkpoint = store.save(
@@ -216,7 +223,8 @@ def _save(training: Training) -> None:
         config=training.model.config,
         tokenizer=training.tokenizer,
         state=state,
-        optimizer_tensors=training.optimizer.state_tensors(),
+        optimizer_state=training.optimizer.state(),
+        peers=training.peers,
     )
     training.saved_step = position.step
     seconds = time.monotonic() - start

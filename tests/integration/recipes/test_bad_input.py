@@ -135,9 +135,9 @@ def test_a_task_without_answers_cannot_be_scored(workshop: Workshop) -> None:
     assert "'smalltalk' cannot be scored" in ran.failure.message
 
 
-def test_more_processes_than_one_are_refused(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tokenizer_is_trained_by_one_process(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "num_processes is 2" in workshop.run(workshop.pretrain("two")).failure.message
+    assert "num_processes is 2" in workshop.run(workshop.tokenizer("two")).failure.message
 
 
 def test_an_error_of_our_own_is_told_with_its_name_and_the_log_has_the_traceback(
