@@ -97,6 +97,7 @@ def add_metrics(home: Path, identity: str, metrics: Mapping[str, float]) -> None
     target = manifest.checkpoints_dir(home) / identity
     with locked(target.parent), new_folder(target) as folder:
         info, state = manifest.read_info(target), manifest.read_state(target)
+        known = {name: file for name, file in manifest.read(target)["files"].items() if name != manifest.STATE}
         for path in sorted(target.rglob("*")):
             copy = folder / path.relative_to(target)
             if path.is_dir():
@@ -105,7 +106,7 @@ def add_metrics(home: Path, identity: str, metrics: Mapping[str, float]) -> None
                 copy.hardlink_to(path)
         state["metrics"] = {**state.get("metrics", {}), **metrics}
         (folder / manifest.STATE).write_text(json.dumps(state, indent=1))
-        manifest.write(folder, run=info.run, stage=info.stage, step=info.step, created=info.created)
+        manifest.write(folder, run=info.run, stage=info.stage, step=info.step, created=info.created, known=known)
 
 
 def load(

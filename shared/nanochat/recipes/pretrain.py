@@ -89,6 +89,7 @@ def _train(job: JobContext, config: PretrainConfig, device: Device, peers: Peers
             evaluations=_evaluations(job, config, model, tokenizer, dataset, sizes.device_batch_size, peers),
             peers=peers,
             save_every=config.save_every,
+            keep_last=config.keep_last,
             origin={
                 "job_id": job.spec.job_id,
                 "dataset": config.dataset,

@@ -88,6 +88,7 @@ def _train(job: JobContext, config: SftConfig, device: Device, peers: Peers) -> 
             evaluations=_evaluations(job, config, model, tokenizer, mixture, sizes, peers),
             peers=peers,
             save_every=config.save_every,
+            keep_last=config.keep_last,
             origin={
                 "job_id": job.spec.job_id,
                 "base": base.info.id,

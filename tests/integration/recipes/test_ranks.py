@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from nanochat.checkpoint import manifest, store
-from nanochat.protocol.progress import CheckpointWritten, Failure, Metric, Progress, Result
+from nanochat.protocol.progress import CheckpointWritten, Failure, Progress, Result
 
 from .conftest import Workshop, write_dataset
 from .test_resume import LONG, wait_for_steps
