@@ -4,6 +4,10 @@ What they then say to each other is nanochat.collectives. torch is imported wher
 a tokenizer needs none.
 """
 
+import contextlib
+import secrets
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,11 +20,15 @@ from nanochat.errors import InvalidConfig, PeerLost
 from nanochat.recipes.stop import Stopped
 
 if TYPE_CHECKING:
+    from torch.distributed import Store
+
     from nanochat.collectives import Peers
 
 # A rank that has died is noticed at once; this is for one that lives and does not come. Longer than any evaluation
 # or checkpoint for which the others wait.
 TIMEOUT = timedelta(hours=1)
+MEETING_S = 120.0  # for rank 0 to come, once torchrun has started all
+_PLACE, _TOKEN = "nanochat/place", "nanochat/token"
 _BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
 
 
@@ -30,6 +38,7 @@ class _TorchrunSettings(BaseSettings):
     rank: int = 0
     local_rank: int = 0
     world_size: int = 1
+    master_addr: str = "localhost"
     torchelastic_run_id: str | None = None
     torchelastic_max_restarts: int = 0
 
@@ -94,7 +103,13 @@ def joined(ranks: Ranks, device_type: str) -> "Iterator[Peers]":
             param="num_processes",
         )
     try:
-        distributed.init_process_group(_BACKENDS[device_type], timeout=TIMEOUT)
+        distributed.init_process_group(
+            _BACKENDS[device_type],
+            store=_meet(ranks),
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+            timeout=TIMEOUT,
+        )
     except RuntimeError as exc:
         raise PeerLost(f"the {ranks.world_size} ranks of this run did not come together: {exc}") from exc
     try:
@@ -104,3 +119,32 @@ def joined(ranks: Ranks, device_type: str) -> "Iterator[Peers]":
         raise
     # Not after an error: it would wait for a rank that is gone.
     distributed.destroy_process_group()
+
+
+def _meet(ranks: Ranks) -> "Store":
+    """A store that only these ranks have seen, in rank 0's process; torchrun's tells the others where it is.
+
+    torchrun's own outlives the ranks: those that were started again would find in it the addresses of the dead.
+    """
+    from torch.distributed import DistError, TCPStore, rendezvous
+
+    known, _, _ = next(rendezvous("env://", ranks.rank, ranks.world_size, timeout=TIMEOUT))
+    host = _TorchrunSettings().master_addr
+    if ranks.is_first:
+        store = TCPStore(host, 0, ranks.world_size, is_master=True, timeout=TIMEOUT, wait_for_workers=False)
+        token = secrets.token_hex(8)
+        store.set(_TOKEN, token)
+        known.set(_PLACE, f"{store.port} {token}")
+        return store
+    deadline = time.monotonic() + MEETING_S
+    while True:
+        port, token = known.get(_PLACE).decode().split()
+        # Until the new rank 0 says where it is, this is the place of one that is gone.
+        with contextlib.suppress(OSError, DistError):
+            socket.create_connection((host, int(port)), timeout=5.0).close()
+            store = TCPStore(host, int(port), ranks.world_size, timeout=TIMEOUT, wait_for_workers=False)
+            if store.get(_TOKEN).decode() == token:
+                return store
+        if time.monotonic() > deadline:
+            raise PeerLost(f"rank 0 does not answer on port {port} of {host}; let ranks reach each other there.")
+        time.sleep(0.1)

@@ -127,14 +127,14 @@ def test_fine_tuning_runs_on_two_ranks_with_the_momenta_of_its_base(workshop: Wo
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
-        ({"total_batch_size": 512 + 128}, "no multiple of 1024 (device_batch_size 4 x 128 tokens x 2 ranks)"),
+        ({"device_batch_size": 4}, "no multiple of 1024 (device_batch_size 4 x 128 tokens x 2 ranks)"),
         ({"dataset": "tiny"}, "has 1 row groups to train on, and there are 2 ranks"),
     ],
 )
 def test_what_ranks_cannot_share_is_said_once(workshop: Workshop, config: dict[str, object], reason: str) -> None:
     if "dataset" in config:
         config = {"dataset": str(write_dataset(workshop.home / "datasets" / "tiny", num_documents=12, num_shards=2))}
-    ran = workshop.run_ranks(workshop.pretrain("refused", **config), 2)
+    ran = workshop.run_ranks(workshop.pretrain("refused", **{"device_batch_size": 2, **config}), 2)
     assert reason in ran.failure.message
 
 
@@ -146,6 +146,6 @@ def test_what_fails_on_one_rank_alone_is_told_by_it(workshop: Workshop) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 0xFF
     path.write_bytes(content)
-    ran = workshop.run_ranks(workshop.pretrain("torn", dataset=str(dataset)), 2)
+    ran = workshop.run_ranks(workshop.pretrain("torn", dataset=str(dataset), device_batch_size=2), 2)
     assert ran.failure.code == "data_error"
     assert str(path) in ran.failure.message
