@@ -12,7 +12,7 @@ from types import EllipsisType
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -25,8 +25,17 @@ def write(folder: Path, rank: int, state: Mapping[str, Moment]) -> Path:
     rows = {
         name: ",".join(map(str, (moment.start, *moment.shape))) for name, moment in state.items() if moment.is_split
     }
-    save_file({name: moment.tensor.contiguous() for name, moment in state.items()}, path, metadata=rows or None)
+    write_tensors({name: moment.tensor for name, moment in state.items()}, path, rows)
     return path
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """From any device. Raises OSError, also where safetensors names what the system said by an error of its own."""
+    contents = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        save_file(contents, path, metadata=dict(metadata) if metadata else None)
+    except SafetensorError as exc:
+        raise OSError(f"{path} could not be written: {exc}") from exc
 
 
 def read(folder: Path) -> dict[str, "SavedTensor"]:

@@ -17,11 +17,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from nanochat.checkpoint import manifest
 from nanochat.checkpoint import optimizer_state as optimizer_state_files
+from nanochat.checkpoint.optimizer_state import write_tensors
 from nanochat.collectives import ALONE, Peers
 from nanochat.config import GPTConfig
 from nanochat.errors import CheckpointCorrupt, DataError
@@ -78,7 +79,7 @@ def save(
             if optimizer_state is not None:
                 _flush(optimizer_state_files.write(folder / _OPTIMIZER, peers.rank, optimizer_state))
             if peers.rank == 0:
-                _save_tensors(model_tensors, folder / _MODEL)
+                write_tensors(model_tensors, folder / _MODEL)
                 (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=1))
                 (folder / "tokenizer.json").write_bytes(tokenizer.to_json())
                 (folder / manifest.STATE).write_text(json.dumps(dict(state), indent=1))
@@ -148,10 +149,6 @@ def prune(home: Path, run: str, stage: str, keep_last: int, protected: Collectio
         for info in doomed:
             remove_folder(info.folder)
     return [info.id for info in doomed]
-
-
-def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from nanochat.errors import InvalidConfig, PeerLost
 from nanochat.recipes.stop import Stopped
 
 if TYPE_CHECKING:
-    from torch.distributed import Store
+    from torch.distributed.distributed_c10d import Store
 
     from nanochat.collectives import Peers
 
@@ -126,7 +126,9 @@ def _meet(ranks: Ranks) -> "Store":
 
     torchrun's own outlives the ranks: those that were started again would find in it the addresses of the dead.
     """
-    from torch.distributed import DistError, TCPStore, rendezvous
+    from torch.distributed import DistError
+    from torch.distributed.distributed_c10d import TCPStore
+    from torch.distributed.rendezvous import rendezvous
 
     known, _, _ = next(rendezvous("env://", ranks.rank, ranks.world_size, timeout=TIMEOUT))
     host = _TorchrunSettings().master_addr

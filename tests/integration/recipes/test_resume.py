@@ -53,6 +53,8 @@ def test_a_stopped_run_ends_where_an_uninterrupted_one_does(workshop: Workshop, 
     assert_equal_checkpoints(folder / str(straight), folder / str(resumed))
     state, other = workshop.state(str(straight)), workshop.state(str(resumed))
     assert state["loader"] == other["loader"]
+    seconds, other_seconds = state["position"].pop("train_seconds"), other["position"].pop("train_seconds")
+    assert seconds > 0 and other_seconds > 0
     assert state["position"] == other["position"]
 
 

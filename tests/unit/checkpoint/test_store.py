@@ -13,6 +13,7 @@ import torch
 
 from nanochat import files
 from nanochat.checkpoint import manifest, store
+from nanochat.collectives import Peers
 from nanochat.config import GPTConfig
 from nanochat.errors import CheckpointCorrupt, InvalidRequest
 from nanochat.tokenizer.bpe import Tokenizer
@@ -136,6 +137,35 @@ def test_a_save_that_fails_leaves_the_old_one_and_nothing_else(home: Path, save:
         )
     assert store.load(folder).model_tensors["embedding"][0, 0] == 1.0
     assert sorted(path.name for path in folder.parent.iterdir()) == [".lock", "step_000001"]
+
+
+class Pair(Peers):
+    """Rank 0 of two, whose other rank says `reason` when the parts are written."""
+
+    reason = ""
+
+    def texts(self, text: str) -> list[str]:
+        is_asked_for_parts = not text.startswith("/")
+        return [text, self.reason if is_asked_for_parts else ""]
+
+
+def test_a_save_that_fails_on_another_rank_fails_and_leaves_nothing(home: Path, tokenizer: Tokenizer) -> None:
+    class FullPair(Pair):
+        reason = "no space left on device"
+
+    with pytest.raises(OSError, match="rank 1 could not write its part of a checkpoint: no space left"):
+        store.save(
+            home,
+            "run",
+            "sft",
+            1,
+            model_tensors={},
+            config=GPTConfig(vocab_size=265),
+            tokenizer=tokenizer,
+            state={},
+            peers=FullPair(world_size=2),
+        )
+    assert sorted(path.name for path in (home / "checkpoints" / "run" / "sft").iterdir()) == [".lock"]
 
 
 def test_names_that_leave_the_folder_are_refused(home: Path, tokenizer: Tokenizer) -> None:
