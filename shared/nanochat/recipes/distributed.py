@@ -126,8 +126,8 @@ def _meet(ranks: Ranks) -> "Store":
 
     torchrun's own outlives the ranks: those that were started again would find in it the addresses of the dead.
     """
+    from torch._C._distributed_c10d import TCPStore  # where torch declares its type
     from torch.distributed import DistError
-    from torch.distributed.distributed_c10d import TCPStore
     from torch.distributed.rendezvous import rendezvous
 
     known, _, _ = next(rendezvous("env://", ranks.rank, ranks.world_size, timeout=TIMEOUT))
@@ -144,9 +144,9 @@ def _meet(ranks: Ranks) -> "Store":
         # Until the new rank 0 says where it is, this is the place of one that is gone.
         with contextlib.suppress(OSError, DistError):
             socket.create_connection((host, int(port)), timeout=5.0).close()
-            store = TCPStore(host, int(port), ranks.world_size, timeout=TIMEOUT, wait_for_workers=False)
-            if store.get(_TOKEN).decode() == token:
-                return store
+            found = TCPStore(host, int(port), ranks.world_size, timeout=TIMEOUT, wait_for_workers=False)
+            if found.get(_TOKEN).decode() == token:
+                return found
         if time.monotonic() > deadline:
             raise PeerLost(f"rank 0 does not answer on port {port} of {host}; let ranks reach each other there.")
         time.sleep(0.1)
