@@ -34,7 +34,14 @@ from nanochat_worker.settings import WorkerSettings
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 # torchrun's own variables are not the user's to set.
-NOT_SETTINGS = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID"}
+NOT_SETTINGS = {
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "MASTER_ADDR",
+    "TORCHELASTIC_RUN_ID",
+    "TORCHELASTIC_MAX_RESTARTS",
+}
 
 
 def settings_classes() -> list[type[BaseSettings]]:

@@ -35,7 +35,6 @@ MIN_VOCAB_SIZE = 265  # the bytes and the special tokens
 
 def check_jobs(jobs: Sequence[Job], references: References, home: Path) -> None:
     """A planned job, or a pipeline and its stages in order. Raises InvalidConfig or DataError naming the field."""
-    _check_processes(jobs)
     stages = [job for job in jobs if job.kind != "pipeline"]
     for position, job in enumerate(stages):
         try:
@@ -54,9 +53,9 @@ def _check_job(job: Job, earlier: Sequence[Job], references: References, home: P
     match config:
         case PretrainConfig():
             _check_memory(_model(config, _vocab_size(config.tokenizer, earlier)))
-            _check_batch(config, config.max_seq_len or DEFAULT_SEQUENCE_LEN)
+            _check_batch(config, config.max_seq_len or DEFAULT_SEQUENCE_LEN, job.num_processes)
         case SftConfig():
-            _check_batch(config, config.max_seq_len)
+            _check_batch(config, config.max_seq_len, job.num_processes)
             _check_tasks("config.mixture", [item.task for item in config.mixture if item.task is not None])
         case EvaluateConfig():
             _check_tasks("config.tasks", config.tasks or [])
@@ -64,15 +63,6 @@ def _check_job(job: Job, earlier: Sequence[Job], references: References, home: P
             assert isinstance(config, TokenizerConfig), job.kind
     references.resolve(job.kind, job.config, pending=earlier)
     _check_unused(job, home)
-
-
-def _check_processes(jobs: Sequence[Job]) -> None:
-    found = max(job.num_processes for job in jobs)
-    if found > 1:
-        raise InvalidConfig(
-            f"num_processes is {found}; training runs on one process in this version. Leave it out, or give 1.",
-            param="num_processes",
-        )
 
 
 def _vocab_size(tokenizer: str, earlier: Sequence[Job]) -> int:
@@ -111,16 +101,16 @@ def memory_bytes() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _check_batch(config: TrainingConfig, max_seq_len: int | None) -> None:
+def _check_batch(config: TrainingConfig, max_seq_len: int | None, num_processes: int) -> None:
     """total_batch_size must be whole steps. What is not given, the recipe chooses to fit."""
     if config.total_batch_size is None or max_seq_len is None:
         return
     rows = config.device_batch_size or 1
-    unit = rows * max_seq_len
+    unit = rows * max_seq_len * num_processes
     if config.total_batch_size % unit:
         raise InvalidConfig(
             f"config.total_batch_size is {config.total_batch_size}, which is no multiple of {unit} tokens "
-            f"(device_batch_size {rows} x max_seq_len {max_seq_len}); "
+            f"(device_batch_size {rows} x max_seq_len {max_seq_len} x {num_processes} processes); "
             f"use {max(1, round(config.total_batch_size / unit)) * unit}.",
             param="config.total_batch_size",
         )

@@ -9,9 +9,10 @@ import json
 import logging
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from nanochat.config import GPTConfig
@@ -54,12 +55,24 @@ def checkpoints_dir(home: Path) -> Path:
     return home / "checkpoints"
 
 
-def write(folder: Path, *, run: str, stage: str, step: int, created: float) -> None:
-    """Write the manifest over the files that are in `folder` now. The last file of a checkpoint."""
+def write(
+    folder: Path,
+    *,
+    run: str,
+    stage: str,
+    step: int,
+    created: float,
+    known: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+) -> None:
+    """Write the manifest over the files that are in `folder` now. The last file of a checkpoint.
+
+    `known` is what another manifest says of files that are the same: they are not read again.
+    """
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
     files = {
-        path.relative_to(folder).as_posix(): {"size_bytes": path.stat().st_size, "sha256": _digest(path)}
+        name: known.get(name) or {"size_bytes": path.stat().st_size, "sha256": _digest(path)}
         for path in paths
+        for name in [path.relative_to(folder).as_posix()]
     }
     values = {"format": FORMAT, "run": run, "stage": stage, "step": step, "created": created, "files": files}
     (folder / MANIFEST).write_bytes(_sealed(values))

@@ -15,6 +15,7 @@ from nanochat.cli.chat import Answerer, Sampling
 from nanochat.cli.dry_run import this_cpu
 from nanochat.cli.settings import CliSettings
 from nanochat.cli.terminal import say
+from nanochat.cores import usable_cores
 from nanochat.errors import InvalidConfig, NotFound
 from nanochat.hardware import Hardware
 from nanochat.jobs.plans import plan
@@ -108,7 +109,10 @@ def _run_recipe(settings: CliSettings, job: Job, references: References) -> int:
     spec_file.write_text(spec.model_dump_json(indent=2))
     torchrun = ["torch.distributed.run", "--standalone", f"--nproc-per-node={job.num_processes}"]
     recipe = ["-m", "nanochat.recipes", job.kind, "--spec", str(spec_file)]
-    return subprocess.call([sys.executable, "-m", *torchrun, *recipe])
+    # torchrun alone would give each of several processes one thread.
+    threads = str(max(1, usable_cores() // job.num_processes))
+    environment = {"OMP_NUM_THREADS": threads, **os.environ}
+    return subprocess.call([sys.executable, "-m", *torchrun, *recipe], env=environment)
 
 
 def _folder(settings: CliSettings, job: Job) -> Path:

@@ -35,6 +35,19 @@ class Shards:
         """Row groups of the split's `shard`-th file. Raises DataError when it is corrupt or has no `text`."""
         return int(self._file(self._paths[split][shard]).num_row_groups)
 
+    def require_row_groups(self, num_ranks: int) -> None:
+        """Raises DataError where the training split has fewer than there are ranks to give one to."""
+        found = 0
+        for shard in range(len(self._paths["train"])):
+            found += self.num_row_groups("train", shard)
+            if found >= num_ranks:
+                return
+        raise DataError(
+            f"dataset {self.folder} has {found} row groups to train on, and there are {num_ranks} ranks; train with at "
+            "most as many, or write its shards with smaller row groups.",
+            param="dataset",
+        )
+
     def read_row_group(self, split: Split, shard: int, row_group: int) -> list[str]:
         """The texts of one row group, in order, empty ones included. Raises DataError naming the shard."""
         path = self._paths[split][shard]

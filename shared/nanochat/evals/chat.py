@@ -26,11 +26,15 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class ChatScore:
-    """Share of right answers among `num_examples`, and its standard error. `failures` holds the first few."""
+    """Right answers among `num_examples`, their share and its standard error. `failures` holds the first few."""
 
-    accuracy: float
+    num_right: float
     num_examples: int
-    failures: tuple[Failure, ...]
+    failures: tuple[Failure, ...] = ()
+
+    @property
+    def accuracy(self) -> float:
+        return self.num_right / self.num_examples
 
     @property
     def stderr(self) -> float:
@@ -70,4 +74,4 @@ def score_task(
                     )
                 )
         on_progress(start + len(conversations))
-    return ChatScore(accuracy=num_right / len(task), num_examples=len(task), failures=tuple(failures))
+    return ChatScore(num_right=num_right, num_examples=len(task), failures=tuple(failures))

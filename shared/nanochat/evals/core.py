@@ -18,12 +18,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nanochat.collectives import ALONE, Peers
 from nanochat.errors import DataError
 from nanochat.evals.core_tasks import CoreTask
 from nanochat.tokenizer.bpe import Tokenizer
 
 _SHUFFLE_SEED = 1337
 _SHOTS_SEED = 1234
+# As ranks tell each other an example's outcome; 0 is no word on it.
+_OUTCOME_OF = {1.0: None, 2.0: False, 3.0: True}
+_NUMBER_OF = {outcome: number for number, outcome in _OUTCOME_OF.items()}
 
 Example = dict[str, Any]
 # Token ids (1, T) -> logits (1, T, V).
@@ -72,13 +76,19 @@ def score_task(
     *,
     max_len: int,
     device: torch.device | str = "cpu",
+    peers: Peers = ALONE,
 ) -> CoreScore:
-    """Rows longer than max_len tokens lose their left end. Excluded examples count in no accuracy."""
-    outcomes = []
-    for index, example in enumerate(examples):
-        shots = _draw_shots(examples, index, task.num_shots)
+    """Rows longer than max_len tokens lose their left end. Excluded examples count in no accuracy.
+
+    Ranks take turns with the examples, and all get the score. Raises PeerLost.
+    """
+    found = [0.0] * len(examples)  # of other ranks' examples
+    for index in range(peers.rank, len(examples), peers.world_size):
+        example, shots = examples[index], _draw_shots(examples, index, task.num_shots)
         options = _options(tokenizer, task, example, shots)
-        outcomes.append(None if options is None else _judge(logits, task, example, options, max_len, device))
+        outcome = None if options is None else _judge(logits, task, example, options, max_len, device)
+        found[index] = _NUMBER_OF[outcome]
+    outcomes = [_OUTCOME_OF[number] for number in peers.sum(found)]
     judged = [outcome for outcome in outcomes if outcome is not None]
     accuracy = sum(judged) / len(judged) if judged else 0.0
     centered = (accuracy - task.random_accuracy) / (1 - task.random_accuracy)

@@ -101,6 +101,11 @@ class TrainingConfig(OptimizerConfig):
     eval_every: int = Field(default=250, ge=0, description="Steps between evaluations; 0: at the end only.")
     eval_tokens: Positive = 20 * 524_288
     save_every: int = Field(default=0, ge=0, description="Steps between checkpoints; 0: at the end only.")
+    keep_last: Positive | None = Field(
+        default=None,
+        description="So many of the newest checkpoints stay, and the best by val_bpb, those that are served and those "
+        "that other runs begin with; null: all.",
+    )
     resume: bool = Field(default=False, description="Go on from the newest complete checkpoint of this run and stage.")
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from nanochat.errors import InvalidConfig, NanochatError
+from nanochat.errors import InvalidConfig, NanochatError, PeerLost
 from nanochat.observability.logs import setup_logs
 from nanochat.protocol.jobs import RunSpec, TrainingConfig, invalid_config, parse_config
 from nanochat.recipes.distributed import is_under_torchrun, read_ranks
@@ -44,12 +44,15 @@ def main() -> int:
     keep_freed_memory()
     stop = StopSignal()
     stop.install()
+    ranks = read_ranks()
+    if not ranks.is_first:  # what all ranks do alike is logged once
+        logging.getLogger().setLevel(logging.WARNING)
     try:
         spec = read_spec(arguments.spec, arguments.kind)
     except NanochatError as exc:
         log.error("job_failed", extra={"code": exc.code, "reason": exc.message})
         return 1
-    with ProgressWriter(progress_path(spec)) as progress:
+    with ProgressWriter(progress_path(spec), is_first=ranks.is_first) as progress:
         return run_job(spec, progress, stop)
 
 
@@ -66,6 +69,9 @@ def run_job(spec: RunSpec, progress: ProgressWriter, stop: StopSignal) -> int:
     except Stopped:
         log.info("job_stopped", extra={"job_id": spec.job_id})
         return EXIT_STOPPED
+    except PeerLost as exc:  # the rank that ended says why, or torchrun's report does
+        log.error("job_failed", extra={"code": exc.code, "reason": exc.message})
+        return 1
     except NanochatError as exc:
         log.error("job_failed", extra={"code": exc.code, "reason": exc.message})
         progress.failure(exc.code, exc.message)

@@ -14,30 +14,36 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class BatchSizes:
-    """`device_batch_size` rows of `sequence_len` tokens at a time, `num_micro_steps` times a step."""
+    """`device_batch_size` rows of `sequence_len` tokens at a time, `num_micro_steps` times a step, on every rank."""
 
     sequence_len: int
     device_batch_size: int
     num_micro_steps: int
+    num_ranks: int = 1
 
     @property
     def tokens_per_step(self) -> int:
-        return self.sequence_len * self.device_batch_size * self.num_micro_steps
+        return self.sequence_len * self.rows_per_step
+
+    @property
+    def rows_per_step(self) -> int:
+        return self.device_batch_size * self.num_micro_steps * self.num_ranks
 
 
 def cut_batch(
-    batch_tokens: int, sequence_len: int, device_batch_size: int | None, *, device: torch.device
+    batch_tokens: int, sequence_len: int, device_batch_size: int | None, *, device: torch.device, num_ranks: int = 1
 ) -> BatchSizes:
-    """Without device_batch_size: the largest number of rows, up to the device's default, that divides the batch.
+    """Without device_batch_size: the largest number of rows, up to the device's default, that divides a rank's share.
 
-    Raises InvalidConfig where rows, or rows at a time, do not divide it.
+    Raises InvalidConfig where ranks, rows, or rows at a time, do not divide the batch.
     """
     if device_batch_size is None:
-        device_batch_size = rows_at_once(batch_tokens, sequence_len, DEFAULT_ROWS[device.type])
+        device_batch_size = rows_at_once(batch_tokens, sequence_len, DEFAULT_ROWS[device.type], num_ranks)
     sizes = BatchSizes(
         sequence_len=sequence_len,
         device_batch_size=device_batch_size,
-        num_micro_steps=num_micro_steps(batch_tokens, device_batch_size, sequence_len),
+        num_micro_steps=num_micro_steps(batch_tokens, device_batch_size, sequence_len, num_ranks),
+        num_ranks=num_ranks,
     )
     log.info("batch_cut", extra={**vars(sizes), "batch_tokens": batch_tokens})
     return sizes

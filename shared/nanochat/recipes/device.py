@@ -53,7 +53,15 @@ def choose_device(precision: str = "auto", *, local_rank: int = 0, settings: Dev
         )
     if kind == "mps" and not torch.backends.mps.is_available():
         raise InvalidConfig("NANOCHAT_DEVICE is mps, and torch finds no GPU of Apple's; set auto or cpu.")
+    if kind == "cuda" and local_rank >= torch.cuda.device_count():
+        raise InvalidConfig(
+            f"num_processes asks for GPU {local_rank + 1} of this machine, and torch finds "
+            f"{torch.cuda.device_count()}; give as many processes as there are GPUs.",
+            param="num_processes",
+        )
     device = torch.device(kind, local_rank) if kind == "cuda" else torch.device(kind)
+    if kind == "cuda":
+        torch.cuda.set_device(device)
     if precision in ("fp16", "fp8"):
         raise InvalidConfig(f"precision {precision} is not available; use auto, fp32 or bf16.", param="precision")
     dtype = compute_dtype(device, precision)

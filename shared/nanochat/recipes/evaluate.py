@@ -2,21 +2,23 @@
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from nanochat.checkpoint import store
 from nanochat.checkpoint.store import Checkpoint
+from nanochat.collectives import Peers
 from nanochat.data.loader import validation_loader
 from nanochat.engine.generate import Engine
 from nanochat.errors import DataError, InvalidConfig
-from nanochat.evals.chat import score_task
+from nanochat.evals.chat import ChatScore, score_task
 from nanochat.evals.core_tasks import CORE_TASKS
 from nanochat.model.gpt import GPT
 from nanochat.model.names import load_tensors
 from nanochat.protocol.jobs import EvaluateConfig
 from nanochat.recipes import pretrain
-from nanochat.recipes.device import choose_device
+from nanochat.recipes.device import Device, choose_device
+from nanochat.recipes.distributed import joined
 from nanochat.recipes.job import JobContext, Outcome
 from nanochat.recipes.validation import MAX_LEN, NUM_SLOTS, log_samples, measure_bpb, measure_core
 from nanochat.tasks.registry import CHECKABLE, build
@@ -37,11 +39,18 @@ def run(job: JobContext, config: EvaluateConfig) -> Outcome:
     evals = list(dict.fromkeys(config.evals))
     chat_tasks = _chat_tasks(config)
     device = choose_device(local_rank=job.ranks.local_rank)
+    with joined(job.ranks, device.device.type) as peers:
+        return _evaluate(job, config, evals, chat_tasks, device, peers)
+
+
+def _evaluate(
+    job: JobContext, config: EvaluateConfig, evals: Sequence[str], chat_tasks: list[str], device: Device, peers: Peers
+) -> Outcome:
     checkpoint = store.load(job.checkpoint_folder(config.checkpoint))
     model = GPT(checkpoint.config, device.dtype).to(device.device)
     load_tensors(model, checkpoint.model_tensors)
     model.eval()
-    subject = _Subject(job, config, checkpoint, model)
+    subject = _Subject(job, config, checkpoint, model, peers)
     metrics: dict[str, float] = {}
     for index, name in enumerate(evals):
         report = functools.partial(_report, job, index, len(evals))
@@ -53,7 +62,9 @@ def run(job: JobContext, config: EvaluateConfig) -> Outcome:
         elif name == "chat":
             values = _chat(subject, chat_tasks, report)
         else:
-            values = log_samples(model, checkpoint.tokenizer, as_chat=checkpoint.info.stage != pretrain.STAGE)
+            values = log_samples(
+                model, checkpoint.tokenizer, as_chat=checkpoint.info.stage != pretrain.STAGE, peers=peers
+            )
         metrics |= values
         job.progress.metrics(checkpoint.info.step, values)
         log.info("evaluated", extra={"eval": name, "checkpoint": checkpoint.info.id, **values})
@@ -69,6 +80,7 @@ class _Subject:
     config: EvaluateConfig
     checkpoint: Checkpoint
     model: GPT
+    peers: Peers
 
 
 def _chat_tasks(config: EvaluateConfig) -> list[str]:
@@ -94,7 +106,7 @@ def _bpb(subject: _Subject) -> dict[str, float]:
         batch_size=config.device_batch_size or _VALIDATION_ROWS,
         sequence_len=model.config.sequence_len,
     )
-    return measure_bpb(model, checkpoint.tokenizer, loader, config.eval_tokens, job.stop)
+    return measure_bpb(model, checkpoint.tokenizer, loader, config.eval_tokens, job.stop, subject.peers)
 
 
 def _core(subject: _Subject, report: Report) -> dict[str, float]:
@@ -106,26 +118,33 @@ def _core(subject: _Subject, report: Report) -> dict[str, float]:
         labels=labels or None,
         max_per_task=subject.config.max_per_task,
         on_progress=report,
+        peers=subject.peers,
     )
 
 
 def _chat(subject: _Subject, names: list[str], report: Report) -> dict[str, float]:
-    """Accuracy, its standard error and the number of examples of each task; the log gets some wrong answers."""
-    tokenizer = subject.checkpoint.tokenizer
+    """Accuracy, its standard error and the number of examples of each task; the log gets some wrong answers.
+
+    Ranks take turns with the examples; what is reported on the way is rank 0's share.
+    """
+    tokenizer, peers = subject.checkpoint.tokenizer, subject.peers
     tasks = {name: build(name, "held_out")[: subject.config.max_per_task] for name in names}
-    total = sum(map(len, tasks.values()))
+    shares = {name: task[peers.rank :: peers.world_size] for name, task in tasks.items()}
+    total = sum(map(len, shares.values()))
     values: dict[str, float] = {}
     num_before = 0
     with Calculator() as calculator:
         engine = Engine.of(subject.model, tokenizer, calculator, num_slots=NUM_SLOTS, max_len=MAX_LEN)
-        for name, task in tasks.items():
+        for name, task in shares.items():
             on_progress = functools.partial(_report_after, report, num_before, total)
-            score = score_task(engine, tokenizer, task, on_progress=on_progress)
+            own = score_task(engine, tokenizer, task, on_progress=on_progress) if len(task) else None
             num_before += len(task)
+            (num_right,) = peers.sum([own.num_right if own else 0.0])
+            score = ChatScore(num_right=num_right, num_examples=len(tasks[name]))
             values[f"{name}_accuracy"] = score.accuracy
             values[f"{name}_stderr"] = score.stderr
             values[f"{name}_count"] = float(score.num_examples)
-            for failure in score.failures:
+            for failure in own.failures if own else ():
                 log.info("wrong_answer", extra={"task": name, **vars(failure)})
     return values
 

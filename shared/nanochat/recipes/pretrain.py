@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import torch
 
+from nanochat.collectives import Peers
 from nanochat.config import GPTConfig
 from nanochat.data.loader import training_loader, validation_loader
 from nanochat.data.registry import Dataset
+from nanochat.data.shards import Shards
 from nanochat.model.gpt import GPT
 from nanochat.model.init import init_weights
 from nanochat.optim.groups import param_groups
@@ -17,9 +19,10 @@ from nanochat.planning.pretraining import horizon_of, model_of
 from nanochat.protocol.jobs import PretrainConfig
 from nanochat.recipes.batch import cut_batch
 from nanochat.recipes.device import Device, choose_device, compile_model
+from nanochat.recipes.distributed import joined
 from nanochat.recipes.job import JobContext, Outcome
 from nanochat.recipes.rates import base_rates, saved_rates
-from nanochat.recipes.resume import check_same_model, checkpoint_to_resume
+from nanochat.recipes.resume import check_same_model, checkpoint_to_resume, loader_state
 from nanochat.recipes.training_loop import Evaluation, Training, train
 from nanochat.recipes.validation import core_tasks_present, log_samples, measure_bpb, measure_core
 from nanochat.tokenizer.bpe import Tokenizer
@@ -34,14 +37,28 @@ _CORE_EXAMPLES = 500  # a task, while training
 def run(job: JobContext, config: PretrainConfig) -> Outcome:
     """The output is the last checkpoint's id. Raises NanochatError, Stopped."""
     device = choose_device(config.precision, local_rank=job.ranks.local_rank)
+    with joined(job.ranks, device.device.type) as peers:
+        job.stop.agree = peers.any
+        return _train(job, config, device, peers)
+
+
+def _train(job: JobContext, config: PretrainConfig, device: Device, peers: Peers) -> Outcome:
     dataset = job.dataset(config.dataset)
     tokenizer = job.tokenizer(config.tokenizer)
     model_config = model_of(config, tokenizer.vocab_size)
-    horizon = horizon_of(config, model_config)
+    horizon = horizon_of(config, model_config, peers.world_size)
     log.info("horizon", extra=vars(horizon))
-    sizes = cut_batch(horizon.batch_tokens, model_config.sequence_len, config.device_batch_size, device=device.device)
+    sizes = cut_batch(
+        horizon.batch_tokens,
+        model_config.sequence_len,
+        config.device_batch_size,
+        device=device.device,
+        num_ranks=peers.world_size,
+    )
+    with Shards(dataset.folder) as shards:
+        shards.require_row_groups(peers.world_size)
     run_name = config.run or job.spec.name
-    saved = checkpoint_to_resume(job, run_name, STAGE, resume=config.resume)
+    saved = checkpoint_to_resume(job, run_name, STAGE, resume=config.resume, peers=peers)
     if saved is not None:
         check_same_model(saved, model_config)
     model = _new_model(model_config, device, config.seed)
@@ -53,7 +70,9 @@ def run(job: JobContext, config: PretrainConfig) -> Outcome:
         tokenizer,
         batch_size=sizes.device_batch_size,
         sequence_len=sizes.sequence_len,
-        state=None if saved is None else saved.state["loader"],
+        rank=peers.rank,
+        world_size=peers.world_size,
+        state=loader_state(saved, peers),
         device=device.device,
     )
     with loader:
@@ -62,14 +81,16 @@ def run(job: JobContext, config: PretrainConfig) -> Outcome:
             run=run_name,
             stage=STAGE,
             model=model,
-            optimizer=MuonAdamW(groups, device.dtype),
+            optimizer=MuonAdamW(groups, device.dtype, peers),
             tokenizer=tokenizer,
             loader=loader,
             sizes=sizes,
             num_steps=horizon.num_steps,
             schedule=_schedule(config, horizon.num_steps),
-            evaluations=_evaluations(job, config, model, tokenizer, dataset, sizes.device_batch_size),
+            evaluations=_evaluations(job, config, model, tokenizer, dataset, sizes.device_batch_size, peers),
+            peers=peers,
             save_every=config.save_every,
+            keep_last=config.keep_last,
             origin={
                 "job_id": job.spec.job_id,
                 "dataset": config.dataset,
@@ -103,14 +124,20 @@ def _schedule(config: PretrainConfig, num_steps: int) -> PretrainSchedule:
 
 
 def _evaluations(
-    job: JobContext, config: PretrainConfig, model: GPT, tokenizer: Tokenizer, dataset: Dataset, batch_size: int
+    job: JobContext,
+    config: PretrainConfig,
+    model: GPT,
+    tokenizer: Tokenizer,
+    dataset: Dataset,
+    batch_size: int,
+    peers: Peers,
 ) -> list[Evaluation]:
     """Validation text always; CORE and samples where the job asks for them."""
 
     def bpb() -> dict[str, float]:
         sequence_len = model.config.sequence_len
         loader = validation_loader(dataset.folder, tokenizer, batch_size=batch_size, sequence_len=sequence_len)
-        return measure_bpb(model, tokenizer, loader, config.eval_tokens, job.stop)
+        return measure_bpb(model, tokenizer, loader, config.eval_tokens, job.stop, peers)
 
     def core() -> dict[str, float]:
         return measure_core(
@@ -120,13 +147,16 @@ def _evaluations(
             labels=None,
             max_per_task=_CORE_EXAMPLES,
             on_progress=lambda done, total: job.stop.check(),
+            peers=peers,
         )
+
+    def samples() -> dict[str, float]:
+        return log_samples(model, tokenizer, as_chat=False, peers=peers)
 
     evaluations = [Evaluation(measure=bpb, every=config.eval_every)]
     if config.core_metric_every:
         core_tasks_present(job.home)  # what it would lack at the end is said before the first step
         evaluations.append(Evaluation(measure=core, every=config.core_metric_every))
     if config.sample_every:
-        samples = Evaluation(measure=lambda: log_samples(model, tokenizer, as_chat=False), every=config.sample_every)
-        evaluations.append(samples)
+        evaluations.append(Evaluation(measure=samples, every=config.sample_every))
     return evaluations

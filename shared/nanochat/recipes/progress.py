@@ -1,10 +1,13 @@
 """Writes progress.jsonl, a job's word to the worker: how far it is, what it measured, what it made, why it failed.
 
 Append-only, a JSON object a line (protocol/progress.py), flushed at once: a reader that follows the file is never more
-than a line behind, and a killed recipe leaves whole lines.
+than a line behind, and a killed recipe leaves whole lines. Of several ranks only the first writes, but for the word
+why the run failed, which is that of the rank that failed first.
 """
 
+import fcntl
 import math
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,13 +22,21 @@ INTERVAL_S = 1.0
 # Weight of the newest interval in the running speed: the last ten intervals or so count.
 _NEWEST_WEIGHT = 0.2
 
+Line = Progress | Metric | CheckpointWritten | Failure | Result
+
 
 class ProgressWriter:
-    """One job's file. Close it, or use it in `with`. `clock` gives monotonic seconds."""
+    """One job's file. Close it, or use it in `with`. `clock` gives monotonic seconds.
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
+    `is_first`: this is rank 0, or the only one. A checkpoint may be reported from another thread.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic, *, is_first: bool = True) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a", encoding="utf-8")
+        self._file = path.open("a+", encoding="utf-8")
+        self._start = self._file.tell()
+        self._is_first = is_first
+        self._lock = threading.Lock()
         self._clock = clock
         self._speed = Speed(clock)
         self._last_written: float | None = None
@@ -77,7 +88,13 @@ class ProgressWriter:
         self._write(CheckpointWritten(time=time.time(), step=step, checkpoint=checkpoint))
 
     def failure(self, code: str, message: str) -> None:
-        self._write(Failure(time=time.time(), code=code, message=message))
+        """Passed over where another rank has said why already."""
+        line = Failure(time=time.time(), code=code, message=message)
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        self._file.seek(self._start)
+        if f'"type":"{line.type}"' not in self._file.read():
+            self._append(line)
+        fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def result(self, output: str | None, values: dict[str, float] | None = None) -> None:
         self._write(Result(time=time.time(), output=output, values=values or {}))
@@ -95,9 +112,14 @@ class ProgressWriter:
     ) -> None:
         self.close()
 
-    def _write(self, line: Progress | Metric | CheckpointWritten | Failure | Result) -> None:
-        self._file.write(line.model_dump_json() + "\n")
-        self._file.flush()
+    def _write(self, line: Line) -> None:
+        if self._is_first:
+            self._append(line)
+
+    def _append(self, line: Line) -> None:
+        with self._lock:
+            self._file.write(line.model_dump_json() + "\n")
+            self._file.flush()
 
 
 class Speed:

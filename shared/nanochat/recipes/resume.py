@@ -1,9 +1,12 @@
 """From which checkpoint a run goes on, if from any: after a crash, a stop, or because the job asks for it."""
 
 import logging
+from pathlib import Path
+from typing import Any
 
 from nanochat.checkpoint import manifest, store
 from nanochat.checkpoint.store import Checkpoint
+from nanochat.collectives import ALONE, Peers
 from nanochat.config import GPTConfig
 from nanochat.errors import Conflict
 from nanochat.recipes.job import JobContext
@@ -11,24 +14,47 @@ from nanochat.recipes.job import JobContext
 log = logging.getLogger(__name__)
 
 
-def checkpoint_to_resume(job: JobContext, run: str, stage: str, *, resume: bool) -> Checkpoint | None:
+def checkpoint_to_resume(
+    job: JobContext, run: str, stage: str, *, resume: bool, peers: Peers = ALONE
+) -> Checkpoint | None:
     """The newest whole checkpoint of the run's stage; None to begin at the beginning.
 
     A later attempt of a job goes on by itself, but only from what an attempt of this very job has saved: a run's name
-    may be used again. `resume` takes what any job has saved.
+    may be used again. So do ranks that torchrun has started again. `resume` takes what any job has saved. Rank 0
+    verifies and chooses for all.
     """
-    if not (resume or job.spec.attempt > 1):
+    if not (resume or job.spec.attempt > 1 or job.ranks.may_be_restarted):
         return None
+    if peers.rank:
+        folder = peers.first("")
+        return store.load(Path(folder), with_optimizer=True, is_verified=True) if folder else None
+    chosen = _choose(job, run, stage, resume=resume)
+    peers.first("" if chosen is None else str(chosen.info.folder))
+    return chosen
+
+
+def _choose(job: JobContext, run: str, stage: str, *, resume: bool) -> Checkpoint | None:
     info = manifest.newest(job.home, run, stage, verified=True)
     if info is None:
         log.info("nothing_to_resume", extra={"run": run, "stage": stage})
         return None
-    checkpoint = store.load(info.folder, with_optimizer=True)
+    checkpoint = store.load(info.folder, with_optimizer=True, is_verified=True)
     if not resume and checkpoint.state.get("job_id") != job.spec.job_id:
         log.info("checkpoint_of_another_job", extra={"checkpoint": info.id})
         return None
     log.info("resuming", extra={"checkpoint": info.id, "step": info.step})
     return checkpoint
+
+
+def loader_state(checkpoint: Checkpoint | None, peers: Peers) -> dict[str, Any] | None:
+    """Where this rank's loader goes on: its own place, or, where ranks are others now, the first that any was at."""
+    if checkpoint is None:
+        return None
+    saved = checkpoint.state["loader"]
+    states: list[dict[str, Any]] = saved if isinstance(saved, list) else [saved]  # one, of a version with one rank
+    if len(states) == peers.world_size:
+        return states[peers.rank]
+    return min(states, key=lambda state: list(state["cursor"].values()))  # epoch first, then shard, row group, ...
 
 
 def check_same_model(checkpoint: Checkpoint, config: GPTConfig) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from nanochat.checkpoint import store
 from nanochat.checkpoint.store import Checkpoint
+from nanochat.collectives import Peers
 from nanochat.data.loader import conversation_loader, count_conversation_rows
 from nanochat.errors import InvalidConfig
 from nanochat.model.gpt import GPT
@@ -19,9 +20,10 @@ from nanochat.protocol.jobs import SftConfig
 from nanochat.recipes.batch import BatchSizes, check_sequence_len, cut_batch
 from nanochat.recipes.conversations import Mixture, Render, build_mixture, renderer
 from nanochat.recipes.device import Device, choose_device, compile_model
+from nanochat.recipes.distributed import joined
 from nanochat.recipes.job import JobContext, Outcome
 from nanochat.recipes.rates import base_rates, saved_rates, scaled
-from nanochat.recipes.resume import check_same_model, checkpoint_to_resume
+from nanochat.recipes.resume import check_same_model, checkpoint_to_resume, loader_state
 from nanochat.recipes.training_loop import Evaluation, Training, train
 from nanochat.recipes.validation import measure_bpb
 from nanochat.tokenizer.bpe import Tokenizer
@@ -39,14 +41,20 @@ def run(job: JobContext, config: SftConfig) -> Outcome:
     if config.weight_decay:
         raise InvalidConfig("fine-tuning has no weight decay; leave weight_decay out.", param="config.weight_decay")
     device = choose_device(config.precision, local_rank=job.ranks.local_rank)
+    with joined(job.ranks, device.device.type) as peers:
+        job.stop.agree = peers.any
+        return _train(job, config, device, peers)
+
+
+def _train(job: JobContext, config: SftConfig, device: Device, peers: Peers) -> Outcome:
     base = store.load(job.checkpoint_folder(config.checkpoint), with_optimizer=True)
     tokenizer = base.tokenizer
-    sizes = _sizes(config, base, device)
+    sizes = _sizes(config, base, device, peers.world_size)
     mixture = build_mixture(config.mixture)
     render = renderer(tokenizer, mixture.train)
     num_steps = config.num_iterations or _steps_of_one_pass(mixture, render, sizes)
     run_name = config.run or job.spec.name
-    saved = checkpoint_to_resume(job, run_name, STAGE, resume=config.resume)
+    saved = checkpoint_to_resume(job, run_name, STAGE, resume=config.resume, peers=peers)
     if saved is not None:
         check_same_model(saved, base.config)
     model = GPT(base.config, device.dtype).to(device.device)
@@ -54,14 +62,16 @@ def run(job: JobContext, config: SftConfig) -> Outcome:
     rates = base_rates(config, base.state.get("rates"))
     factor = math.sqrt(sizes.tokens_per_step / REFERENCE_BATCH_TOKENS) if config.batch_lr_factor else 1.0
     groups = param_groups(model, replace(scaled(rates, _RATE_FACTOR), batch_factor=factor))
-    optimizer = MuonAdamW(groups, device.dtype)
+    optimizer = MuonAdamW(groups, device.dtype, peers)
     _warm_start(optimizer, base)
     loader = conversation_loader(
         len(mixture.train),
         render,
         batch_size=sizes.device_batch_size,
         sequence_len=sizes.sequence_len,
-        state=None if saved is None else saved.state["loader"],
+        rank=peers.rank,
+        world_size=peers.world_size,
+        state=loader_state(saved, peers),
         device=device.device,
     )
     with loader:
@@ -76,8 +86,10 @@ def run(job: JobContext, config: SftConfig) -> Outcome:
             sizes=sizes,
             num_steps=num_steps,
             schedule=SftSchedule(num_steps=num_steps, final_lr_frac=config.final_lr_frac or 0.0),
-            evaluations=_evaluations(job, config, model, tokenizer, mixture, sizes),
+            evaluations=_evaluations(job, config, model, tokenizer, mixture, sizes, peers),
+            peers=peers,
             save_every=config.save_every,
+            keep_last=config.keep_last,
             origin={
                 "job_id": job.spec.job_id,
                 "base": base.info.id,
@@ -96,28 +108,28 @@ def run(job: JobContext, config: SftConfig) -> Outcome:
     return outcome
 
 
-def _sizes(config: SftConfig, base: Checkpoint, device: Device) -> BatchSizes:
-    """The job's own, else those that the base was trained with. Raises InvalidConfig."""
+def _sizes(config: SftConfig, base: Checkpoint, device: Device, num_ranks: int) -> BatchSizes:
+    """The job's own, else those that the base was trained with, on however many ranks. Raises InvalidConfig."""
     saved: dict[str, Any] = base.state.get("batch") or {}
     sequence_len = config.max_seq_len or saved.get("sequence_len") or base.config.sequence_len
     check_sequence_len(sequence_len, base.config.sequence_len)
     is_same_length = sequence_len == saved.get("sequence_len")
     rows = config.device_batch_size
-    if rows is None and config.total_batch_size is None and is_same_length:
-        rows = saved.get("device_batch_size")
     if config.total_batch_size is not None:
         batch_tokens = config.total_batch_size
-    elif is_same_length and rows == saved.get("device_batch_size"):
-        batch_tokens = sequence_len * saved["device_batch_size"] * saved["num_micro_steps"]
+    elif is_same_length and rows in (None, saved.get("device_batch_size")):
+        saved_sizes = BatchSizes(**saved)
+        batch_tokens = saved_sizes.tokens_per_step
+        if batch_tokens % (sequence_len * saved_sizes.device_batch_size * num_ranks) == 0:
+            rows = saved_sizes.device_batch_size
     else:
-        batch_tokens = sequence_len * (rows or _DEFAULT_BATCH_ROWS)
-    return cut_batch(batch_tokens, sequence_len, rows, device=device.device)
+        batch_tokens = sequence_len * (rows or _DEFAULT_BATCH_ROWS) * (num_ranks if rows else 1)
+    return cut_batch(batch_tokens, sequence_len, rows, device=device.device, num_ranks=num_ranks)
 
 
 def _steps_of_one_pass(mixture: Mixture, render: Render, sizes: BatchSizes) -> int:
     num_rows = count_conversation_rows(len(mixture.train), render, sizes.sequence_len)
-    rows_per_step = sizes.device_batch_size * sizes.num_micro_steps
-    num_steps = -(-num_rows // rows_per_step)
+    num_steps = -(-num_rows // sizes.rows_per_step)
     log.info("one_pass", extra={"num_conversations": len(mixture.train), "num_rows": num_rows, "num_steps": num_steps})
     return num_steps
 
@@ -131,7 +143,13 @@ def _warm_start(optimizer: MuonAdamW, base: Checkpoint) -> None:
 
 
 def _evaluations(
-    job: JobContext, config: SftConfig, model: GPT, tokenizer: Tokenizer, mixture: Mixture, sizes: BatchSizes
+    job: JobContext,
+    config: SftConfig,
+    model: GPT,
+    tokenizer: Tokenizer,
+    mixture: Mixture,
+    sizes: BatchSizes,
+    peers: Peers,
 ) -> list[Evaluation]:
     """val_bpb of what the assistant says in conversations that are not trained on; nothing where none were kept."""
     if not len(mixture.validation):
@@ -145,6 +163,6 @@ def _evaluations(
             sequence_len=sizes.sequence_len,
             num_epochs=1,
         )
-        return measure_bpb(model, tokenizer, loader, config.eval_tokens, job.stop)
+        return measure_bpb(model, tokenizer, loader, config.eval_tokens, job.stop, peers)
 
     return [Evaluation(measure=bpb, every=config.eval_every)]

@@ -1,7 +1,7 @@
 """Stopping when asked: SIGTERM and Ctrl-C become a flag that a recipe looks at where it can stop without loss."""
 
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import TypeVar
 
@@ -16,18 +16,23 @@ class Stopped(Exception):
 
 
 class StopSignal:
-    """Set by SIGTERM or SIGINT once install() has been called, in the main thread."""
+    """Set by SIGTERM or SIGINT once install() has been called, in the main thread.
+
+    Several ranks stop together: `agree` is then a call that all make, which gives each the same answer, and every
+    check is one that all ranks come to.
+    """
 
     def __init__(self) -> None:
         self.is_set = False
+        self.agree: Callable[[bool], bool] = bool
 
     def install(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._receive)
 
     def check(self) -> None:
-        """Raises Stopped once the signal has come."""
-        if self.is_set:
+        """Raises Stopped once the signal has come, to whichever rank."""
+        if self.agree(self.is_set):
             raise Stopped
 
     def watch(self, items: Iterable[T]) -> Iterator[T]:

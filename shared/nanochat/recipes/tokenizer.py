@@ -7,6 +7,7 @@ from itertools import chain, islice
 from nanochat.data.shards import Shards
 from nanochat.protocol.jobs import TokenizerConfig
 from nanochat.recipes.conversations import build_mixture, spoken_texts
+from nanochat.recipes.distributed import require_one
 from nanochat.recipes.job import JobContext, Outcome, tokenizers_dir
 from nanochat.tokenizer.bpe import Tokenizer
 
@@ -17,6 +18,7 @@ _NUM_VALIDATION_DOCUMENTS = 500
 
 def run(job: JobContext, config: TokenizerConfig) -> Outcome:
     """The output is the tokenizer's name. Raises DataError, Stopped."""
+    require_one(job.ranks, "tokenizer")
     dataset = job.dataset(config.dataset)
     with Shards(dataset.folder) as shards:
         texts = chain(_texts(job, shards, config), _conversation_texts(job, config))

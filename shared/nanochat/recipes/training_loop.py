@@ -1,8 +1,8 @@
 """The loop that pretraining and fine-tuning share: accumulate, check, update; report, save, evaluate, stop.
 
-What is trained, on which batches, at which rates and how it is judged comes from outside (pretrain.py, sft.py). Saves
-before it evaluates, so that nothing that evaluation meets can cost a trained step. Nothing in a step draws random
-numbers: weights, optimizer, position and loader are the whole state of a run.
+What is trained, on which batches, at which rates and how it is judged comes from outside (pretrain.py, sft.py). Begins
+to save (saving.py) before it evaluates, so that nothing that evaluation meets can cost a trained step. Nothing in a
+step draws random numbers: weights, optimizer, position and loader are the whole state of a run.
 """
 
 import gc
@@ -16,18 +16,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nanochat.checkpoint import store
 from nanochat.checkpoint.manifest import checkpoint_id
 from nanochat.checkpoint.store import Checkpoint
+from nanochat.collectives import ALONE, Peers
 from nanochat.data.loader import Batch, Loader
 from nanochat.errors import TrainingDiverged
 from nanochat.model.gpt import GPT
-from nanochat.model.names import load_tensors, named_tensors
+from nanochat.model.names import load_tensors
 from nanochat.optim.optimizer import MuonAdamW
 from nanochat.optim.peak_flops import peak_flops
 from nanochat.optim.schedule import Schedule, apply_schedule
 from nanochat.recipes.batch import BatchSizes
 from nanochat.recipes.job import JobContext, Outcome
+from nanochat.recipes.saving import Saver
 from nanochat.recipes.stop import Stopped
 from nanochat.tokenizer.bpe import Tokenizer
 
@@ -57,6 +58,9 @@ class Position:
     num_skipped_in_a_row: int = 0
     smooth_loss: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
+    train_seconds: float = 0.0  # in steps, over all attempts
+    best_val_bpb: float | None = None  # among the steps that have a checkpoint
+    best_step: int | None = None
 
 
 @dataclass(kw_only=True)
@@ -77,7 +81,9 @@ class Training:
     save_every: int
     origin: dict[str, Any]
     position: Position = field(default_factory=Position)
-    saved_step: int = 0  # the step whose checkpoint exists; before the first step there is nothing to save
+    peers: Peers = ALONE
+    keep_last: int | None = None
+    saved_step: int = 0  # the newest step with a checkpoint; before the first step there is nothing to save
 
     @property
     def tokens(self) -> int:
@@ -96,8 +102,14 @@ def train(training: Training) -> Outcome:
     """Run to the last step; the output is the last checkpoint's id.
 
     Raises Stopped, after a checkpoint, where a signal came; TrainingDiverged after ten steps in a row without a finite
-    loss and gradient.
+    loss and gradient; OSError where a checkpoint could not be written.
     """
+    saver = Saver(training.job, training.run, training.stage, training.tokenizer, training.peers, training.keep_last)
+    with saver:
+        return _train(training, saver)
+
+
+def _train(training: Training, saver: Saver) -> Outcome:
     first_step = training.position.step
     progress, stop = training.job.progress, training.job.stop
     peak = peak_flops(training.model.device)
@@ -107,18 +119,22 @@ def train(training: Training) -> Outcome:
             step, is_last = training.position.step, training.position.step >= training.num_steps
             progress.progress(step, training.num_steps, training.tokens, force=step == first_step)
             if is_last or _is_due(step, training.save_every):
-                _save(training)
-            _evaluate(training, is_last)
+                _save(training, saver)
+            _evaluate(training, saver, is_last)
             stop.check()
             if is_last:
+                saver.wait()
                 output = checkpoint_id(training.run, training.stage, step)
-                store.add_metrics(training.job.home, output, training.position.metrics)
                 return Outcome(output=output, values=training.position.metrics)
+            saver.check()
+            start = time.monotonic()
             _step(training, peak)
+            training.position.train_seconds += time.monotonic() - start
             if step == first_step:
                 progress.paused()  # compiling, first touch of memory: not the speed of the steps to come
     except Stopped:
-        _save(training)
+        _save(training, saver)
+        saver.wait()
         raise
     finally:
         gc.unfreeze()
@@ -134,8 +150,10 @@ def _step(training: Training, peak: float | None) -> None:
     position, optimizer = training.position, training.optimizer
     batches = [next(training.loader) for _ in range(training.sizes.num_micro_steps)]
     apply_schedule(training.schedule, optimizer.groups, position.step)
-    loss = _accumulate(training.model, batches)
-    if math.isfinite(loss) and math.isfinite(_gradient_norm(optimizer)):
+    own_loss = _accumulate(training.model, batches, training.peers)
+    is_finite = math.isfinite(own_loss) and math.isfinite(_gradient_norm(optimizer))
+    loss, num_bad = training.peers.sum([own_loss / training.peers.world_size, not is_finite])
+    if num_bad == 0:
         optimizer.step()
         position.num_skipped_in_a_row = 0
         _report_loss(training, loss, peak)
@@ -147,9 +165,10 @@ def _step(training: Training, peak: float | None) -> None:
         gc.collect()
 
 
-def _accumulate(model: GPT, batches: Sequence[Batch]) -> float:
-    """Add up the gradients of all batches; gives the loss."""
-    num_targets = max(1, sum(int((batch.targets >= 0).sum()) for batch in batches))
+def _accumulate(model: GPT, batches: Sequence[Batch], peers: Peers = ALONE) -> float:
+    """Add up the gradients of all batches; gives the loss. Averaged over ranks, both are those of the whole batch."""
+    num_counted = sum(int((batch.targets >= 0).sum()) for batch in batches)
+    num_targets = max(1.0, peers.sum([num_counted])[0]) / peers.world_size
     total = torch.zeros((), device=model.device)
     for batch in batches:
         inputs, targets = batch.to(model.device)
@@ -186,56 +205,50 @@ def _report_loss(training: Training, loss: float, peak: float | None) -> None:
     if position.step % max(1, num_steps // _NUM_LOSS_POINTS) and position.step < num_steps - 1:
         return
     speed = training.job.progress.tokens_per_second
-    values = {"train_loss": train_loss, "num_skipped_steps": float(position.num_skipped)}
+    values = {
+        "train_loss": train_loss,
+        "num_skipped_steps": float(position.num_skipped),
+        "train_seconds": position.train_seconds,
+    }
     if peak and speed:
-        values["train_mfu_ratio"] = training.model.num_flops_per_token() * speed / peak
+        values["train_mfu_ratio"] = training.model.num_flops_per_token() * speed / (peak * training.peers.world_size)
     training.job.progress.metrics(position.step, values)
     log.info("step", extra={"step": position.step, "of": num_steps, "loss": round(train_loss, 4)})
 
 
-def _save(training: Training) -> None:
-    """Write a checkpoint, unless this step's is there already."""
-    position, progress = training.position, training.job.progress
+def _save(training: Training, saver: Saver) -> None:
+    """Begin a checkpoint, unless this step has one already."""
+    position = training.position
     if position.step == training.saved_step:
         return
-    start = time.monotonic()
     state = {
         "step": position.step,
         "tokens": training.tokens,
         "metrics": position.metrics,
         "position": asdict(position),
-        "loader": training.loader.state(),
         **training.origin,
     }
-    checkpoint = store.save(
-        training.job.home,
-        training.run,
-        training.stage,
-        position.step,
-        model_tensors=named_tensors(training.model),
-        config=training.model.config,
-        tokenizer=training.tokenizer,
-        state=state,
-        optimizer_tensors=training.optimizer.state_tensors(),
-    )
+    best = () if position.best_step is None else (position.best_step,)
+    saver.save(position.step, training.model, training.optimizer, state, training.loader.state(), kept_steps=best)
     training.saved_step = position.step
-    seconds = time.monotonic() - start
-    progress.checkpoint(position.step, checkpoint)
-    progress.metrics(position.step, {"checkpoint_seconds": seconds})
-    progress.paused()
-    log.info("checkpoint_written", extra={"checkpoint": checkpoint, "seconds": round(seconds, 2)})
+    training.job.progress.paused()
 
 
-def _evaluate(training: Training, is_last: bool) -> None:
-    """What is due at this step."""
-    step = training.position.step
+def _evaluate(training: Training, saver: Saver, is_last: bool) -> None:
+    """What is due at this step; its checkpoint is told."""
+    position, step = training.position, training.position.step
     for evaluation in training.evaluations:
         if not (is_last or _is_due(step, evaluation.every)):
             continue
         training.model.eval()
         values = evaluation.measure()
         training.model.train()
-        training.position.metrics.update(values)
+        position.metrics.update(values)
+        if values and step == training.saved_step:
+            saver.add_metrics(step, values)
+            value = values.get("val_bpb", math.inf)
+            if value < (math.inf if position.best_val_bpb is None else position.best_val_bpb):
+                position.best_val_bpb, position.best_step = value, step
         training.job.progress.metrics(step, values)
         training.job.progress.paused()
         log.info("evaluated", extra={"step": step, **values})

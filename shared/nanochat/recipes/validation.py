@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
+from nanochat.collectives import ALONE, Peers
 from nanochat.data.loader import Loader
 from nanochat.data.registry import datasets_dir
 from nanochat.engine.generate import Engine
@@ -25,9 +26,10 @@ MAX_LEN = 512
 
 
 def measure_bpb(
-    model: GPT, tokenizer: Tokenizer, loader: Loader, max_tokens: int, stop: StopSignal
+    model: GPT, tokenizer: Tokenizer, loader: Loader, max_tokens: int, stop: StopSignal, peers: Peers = ALONE
 ) -> dict[str, float]:
-    """val_bpb over a loader that gives one pass, which is closed. Nothing where no byte was counted. Raises Stopped."""
+    """val_bpb over a loader that gives one pass, the same on every rank, which is closed. Nothing where no byte was
+    counted. Raises Stopped."""
     with loader:
         value = bits_per_byte(
             # forward, not a call: a compiled model would be compiled once more for this, longer than it then saves.
@@ -35,6 +37,7 @@ def measure_bpb(
             stop.watch(loader),
             token_byte_lengths(tokenizer, model.device),
             max_tokens,
+            peers,
         )
     return {} if value is None else {"val_bpb": value}
 
@@ -58,6 +61,7 @@ def measure_core(
     labels: Collection[str] | None,
     max_per_task: int | None,
     on_progress: Callable[[int, int], None],
+    peers: Peers = ALONE,
 ) -> dict[str, float]:
     """Centered accuracy of each task whose file is under $NANOCHAT_HOME/datasets/core, and core_metric, their mean.
 
@@ -74,13 +78,15 @@ def measure_core(
         on_progress(index, len(present))
         examples = core.load_examples(task, folder, max_per_task)
         max_len = model.config.sequence_len
-        score = core.score_task(model, tokenizer, task, examples, max_len=max_len, device=model.device)
+        score = core.score_task(model, tokenizer, task, examples, max_len=max_len, device=model.device, peers=peers)
         values[f"core_{task.label}"] = score.centered
     return {**values, "core_metric": sum(values.values()) / len(values), "core_num_tasks": float(len(values))}
 
 
-def log_samples(model: GPT, tokenizer: Tokenizer, *, as_chat: bool) -> dict[str, float]:
-    """For the log alone: gives no metric."""
+def log_samples(model: GPT, tokenizer: Tokenizer, *, as_chat: bool, peers: Peers = ALONE) -> dict[str, float]:
+    """For the log alone, which rank 0 writes: gives no metric."""
+    if peers.rank:
+        return {}
     with Calculator() as calculator:
         engine = Engine.of(model, tokenizer, calculator, num_slots=NUM_SLOTS, max_len=MAX_LEN)
         for sample in (sample_chats if as_chat else sample_texts)(engine, tokenizer):

@@ -84,7 +84,7 @@ class Stack:
         return dict(response.json())
 
     def store(self, **spec: Any) -> dict[str, Any]:
-        """Queue a job past the trainer's checks: they refuse several processes, which the worker can start."""
+        """Queue a job past the trainer's checks, which fake data would not pass."""
         database = Database(self.database_url or f"sqlite:///{self.home / 'nanochat.db'}")
         try:
             return JobStore(database).submit(JobSpec(**spec)).model_dump()

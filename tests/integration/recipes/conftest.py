@@ -4,6 +4,7 @@ import json
 import random
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,13 +103,19 @@ class Workshop:
             exit_code = run_job(spec, progress, stop or StopSignal())
         return Ran(exit_code, self.lines(spec)[num_before:])
 
-    def start(self, spec: RunSpec, *, torchrun: bool = False) -> subprocess.Popen[str]:
-        """In a process of its own; standard error holds the log."""
+    def start(self, spec: RunSpec, *, ranks: int | None = None, options: Sequence[str] = ()) -> subprocess.Popen[str]:
+        """In a process of its own, or under torchrun in as many as `ranks`; standard error holds the log."""
         file = self.home / f"{spec.name}.json"
         file.write_text(spec.model_dump_json())
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=1"] if torchrun else []
+        options = options or ["--standalone"]
+        launcher = ["-m", "torch.distributed.run", *options, f"--nproc_per_node={ranks}"] if ranks else []
         command = [sys.executable, *launcher, "-m", "nanochat.recipes", spec.kind, "--spec", str(file)]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def run_ranks(self, spec: RunSpec, ranks: int) -> Ran:
+        num_before = len(self.lines(spec))
+        ran = self.finish(spec, self.start(spec, ranks=ranks))
+        return Ran(ran.exit_code, ran.lines[num_before:])
 
     def finish(self, spec: RunSpec, process: subprocess.Popen[str]) -> Ran:
         output, _ = process.communicate(timeout=120)

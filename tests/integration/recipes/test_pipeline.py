@@ -21,7 +21,7 @@ def test_tokenizer_pretrain_sft_and_evaluate_run_under_torchrun(fresh: Workshop)
     outputs, values = [], {}
     specs = [fresh.tokenizer(), fresh.pretrain(), fresh.sft(), fresh.evaluate(checkpoint="chat/sft/step_000008")]
     for spec in specs:
-        ran = fresh.finish(spec, fresh.start(spec, torchrun=True))
+        ran = fresh.finish(spec, fresh.start(spec, ranks=1))
         outputs.append(ran.result.output)
         values = ran.result.values
         assert any(isinstance(line, Progress) and line.ratio == 1 for line in ran.lines)

@@ -8,6 +8,7 @@ import torch
 
 from nanochat.checkpoint import store
 from nanochat.config import GPTConfig
+from nanochat.optim.parts import Moment
 from nanochat.tokenizer.bpe import Tokenizer
 
 Save = Callable[..., Path]
@@ -39,7 +40,7 @@ def save(home: Path, tokenizer: Tokenizer) -> Save:
                 "metrics": {"val_bpb": value, "train_loss": float("nan")},
                 "loader": {"waiting": [[0, 1]]},
             },
-            optimizer_tensors={"embedding.exp_avg": torch.full((4, 3), -value)},
+            optimizer_state={"embedding.first": Moment(tensor=torch.full((4, 3), -value), shape=torch.Size((4, 3)))},
         )
         return home / "checkpoints" / identity
 

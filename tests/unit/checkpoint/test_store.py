@@ -13,6 +13,7 @@ import torch
 
 from nanochat import files
 from nanochat.checkpoint import manifest, store
+from nanochat.collectives import Peers
 from nanochat.config import GPTConfig
 from nanochat.errors import CheckpointCorrupt, InvalidRequest
 from nanochat.tokenizer.bpe import Tokenizer
@@ -30,7 +31,7 @@ def test_what_was_saved_comes_back(save: Save, tokenizer: Tokenizer) -> None:
     assert torch.equal(loaded.model_tensors["embedding"], torch.full((4, 3), 2.5))
     assert loaded.model_tensors["head"].dtype == torch.bfloat16
     assert loaded.optimizer_tensors is not None
-    assert torch.equal(loaded.optimizer_tensors["embedding.exp_avg"], torch.full((4, 3), -2.5))
+    assert torch.equal(loaded.optimizer_tensors["embedding.first"][...], torch.full((4, 3), -2.5))
     assert loaded.config.n_embd == 32
     assert loaded.tokenizer == tokenizer
     assert loaded.state["loader"] == {"waiting": [[0, 1]]}
@@ -41,7 +42,7 @@ def test_the_files_are_those_of_the_contract(save: Save) -> None:
         "model.safetensors",
         "config.json",
         "tokenizer.json",
-        "optimizer/state.safetensors",
+        "optimizer/rank_00000.safetensors",
         "state.json",
         "manifest.json",
     }
@@ -75,7 +76,7 @@ def test_views_of_one_stack_are_saved_each_for_itself(home: Path, tokenizer: Tok
         "model.safetensors",
         "config.json",
         "tokenizer.json",
-        "optimizer/state.safetensors",
+        "optimizer/rank_00000.safetensors",
         "state.json",
         "manifest.json",
     ],
@@ -136,6 +137,35 @@ def test_a_save_that_fails_leaves_the_old_one_and_nothing_else(home: Path, save:
         )
     assert store.load(folder).model_tensors["embedding"][0, 0] == 1.0
     assert sorted(path.name for path in folder.parent.iterdir()) == [".lock", "step_000001"]
+
+
+class Pair(Peers):
+    """Rank 0 of two, whose other rank says `reason` when the parts are written."""
+
+    reason = ""
+
+    def texts(self, text: str) -> list[str]:
+        is_asked_for_parts = not text.startswith("/")
+        return [text, self.reason if is_asked_for_parts else ""]
+
+
+def test_a_save_that_fails_on_another_rank_fails_and_leaves_nothing(home: Path, tokenizer: Tokenizer) -> None:
+    class FullPair(Pair):
+        reason = "no space left on device"
+
+    with pytest.raises(OSError, match="rank 1 could not write its part of a checkpoint: no space left"):
+        store.save(
+            home,
+            "run",
+            "sft",
+            1,
+            model_tensors={},
+            config=GPTConfig(vocab_size=265),
+            tokenizer=tokenizer,
+            state={},
+            peers=FullPair(world_size=2),
+        )
+    assert sorted(path.name for path in (home / "checkpoints" / "run" / "sft").iterdir()) == [".lock"]
 
 
 def test_names_that_leave_the_folder_are_refused(home: Path, tokenizer: Tokenizer) -> None:

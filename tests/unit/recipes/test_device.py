@@ -9,7 +9,7 @@ from nanochat.errors import InvalidConfig
 from nanochat.model.gpt import GPT
 from nanochat.recipes import device as device_module
 from nanochat.recipes.device import Device, DeviceSettings, choose_device, compile_model
-from nanochat.recipes.distributed import is_under_torchrun, read_ranks
+from nanochat.recipes.distributed import Ranks, is_under_torchrun, joined, read_ranks
 
 CPU = Device(device=torch.device("cpu"), dtype=torch.float32, num_threads=1)
 
@@ -99,7 +99,16 @@ def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) 
     assert not is_under_torchrun()
 
 
-def test_more_than_one_process_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(InvalidConfig, match="num_processes is 2"):
-        read_ranks()
+def test_torchruns_variables_say_which_process_this_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = {"RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8", "TORCHELASTIC_MAX_RESTARTS": "2"}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert read_ranks() == Ranks(rank=5, local_rank=1, world_size=8, may_be_restarted=True)
+
+
+def test_a_device_whose_tensors_cannot_be_sent_trains_with_one_process() -> None:
+    with (
+        pytest.raises(InvalidConfig, match="num_processes is 2, and device mps trains with one"),
+        joined(Ranks(world_size=2), "mps"),
+    ):
+        pass

@@ -2,107 +2,22 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor
 
 from nanochat.checkpoint import manifest
-from nanochat.config import GPTConfig
-from nanochat.data.loader import Batch, Loader
+from nanochat.data.loader import Batch
 from nanochat.errors import TrainingDiverged
-from nanochat.model.gpt import GPT
-from nanochat.model.init import init_weights
-from nanochat.model.names import named_parameters, named_tensors
-from nanochat.optim.groups import param_groups
-from nanochat.optim.optimizer import MuonAdamW
-from nanochat.optim.schedule import SftSchedule
-from nanochat.protocol.progress import CheckpointWritten, Metric, progress_line
+from nanochat.model.names import named_parameters
+from nanochat.protocol.progress import CheckpointWritten
 from nanochat.recipes import training_loop
-from nanochat.recipes.batch import BatchSizes
-from nanochat.recipes.job import JobContext, progress_path
+from nanochat.recipes.job import JobContext
 from nanochat.recipes.stop import Stopped
 from nanochat.recipes.training_loop import Evaluation, Training, train
-from nanochat.tokenizer.bpe import Tokenizer
 
-T = 16
-
-
-class Batches:
-    """A loader of random rows whose n-th batch is always the same; some targets are ignored."""
-
-    def __init__(self, batch_size: int) -> None:
-        self.batch_size = batch_size
-        self.num_given = 0
-
-    def __next__(self) -> Batch:
-        generator = torch.Generator().manual_seed(self.num_given)
-        self.num_given += 1
-        ids = torch.randint(0, 256, (self.batch_size, T + 1), generator=generator)
-        targets = ids[:, 1:].clone()
-        targets[0, : 3 + self.num_given % 5] = -1
-        return Batch(ids[:, :-1].contiguous(), targets, {})
-
-    def state(self) -> dict[str, Any]:
-        return {"num_given": self.num_given}
-
-
-class Poisoned(GPT):
-    """Its loss is not a number where `is_bad(n)` for the n-th forward."""
-
-    is_bad: Callable[[int], bool] = staticmethod(lambda n: False)
-    num_forwards = 0
-
-    def forward(self, token_ids: Tensor, targets: Tensor | None = None, reduction: str = "mean") -> Tensor:
-        self.num_forwards += 1
-        loss = super().forward(token_ids, targets, reduction)
-        return loss * float("nan") if self.is_bad(self.num_forwards - 1) else loss
-
-
-@pytest.fixture(autouse=True)
-def quick_peak(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training_loop, "peak_flops", lambda device: None)
-
-
-@pytest.fixture
-def make(job: JobContext, tokenizer: Tokenizer) -> Callable[..., Training]:
-    def build(*, rows: int = 4, micro_steps: int = 1, num_steps: int = 4, **values: Any) -> Training:
-        config = GPTConfig(
-            sequence_len=T,
-            vocab_size=tokenizer.vocab_size,
-            n_layer=2,
-            n_head=1,
-            n_kv_head=1,
-            n_embd=32,
-            window_pattern="L",
-        )
-        model = Poisoned(config)
-        init_weights(model, torch.Generator().manual_seed(0))
-        settings: dict[str, Any] = {"evaluations": [], "save_every": 0, "origin": {"job_id": "job_1"}, **values}
-        return Training(
-            job=job,
-            run="one",
-            stage="sft",
-            model=model,
-            optimizer=MuonAdamW(param_groups(model)),
-            tokenizer=tokenizer,
-            loader=cast(Loader, Batches(rows)),
-            sizes=BatchSizes(sequence_len=T, device_batch_size=rows, num_micro_steps=micro_steps),
-            num_steps=num_steps,
-            schedule=SftSchedule(num_steps=num_steps),
-            **settings,
-        )
-
-    return build
-
-
-def lines(job: JobContext) -> list[Any]:
-    return [progress_line.validate_json(line) for line in progress_path(job.spec).read_text().splitlines()]
-
-
-def weights(training: Training) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in named_tensors(training.model).items()}
+from .tiny_training import Batches, lines, weights
 
 
 def test_the_output_is_the_checkpoint_of_the_last_step(make: Callable[..., Training], tmp_path: Path) -> None:
@@ -113,25 +28,25 @@ def test_the_output_is_the_checkpoint_of_the_last_step(make: Callable[..., Train
     manifest.verify(info.folder)
 
 
-def test_a_checkpoint_is_written_before_each_evaluation_of_its_step(
-    make: Callable[..., Training], job: JobContext
+def test_a_step_is_saved_once_and_told_what_was_measured_at_it(
+    make: Callable[..., Training], job: JobContext, tmp_path: Path
 ) -> None:
-    train(make(num_steps=4, save_every=2, evaluations=[Evaluation(measure=lambda: {"val_bpb": 1.0}, every=2)]))
-    events = [
-        (line.type, line.step)
-        for line in lines(job)
-        if isinstance(line, CheckpointWritten) or (isinstance(line, Metric) and "val_bpb" in line.values)
-    ]
-    assert events == [("checkpoint", 2), ("metric", 2), ("checkpoint", 4), ("metric", 4)]
+    values = iter([1.5, 1.25])
+    measure = Evaluation(measure=lambda: {"val_bpb": next(values)}, every=2)
+    train(make(num_steps=4, save_every=2, evaluations=[measure]))
+    assert [line.step for line in lines(job) if isinstance(line, CheckpointWritten)] == [2, 4]
+    measured = [manifest.find(tmp_path, f"one/sft/step_00000{step}").metrics["val_bpb"] for step in (2, 4)]
+    assert measured == [1.5, 1.25]
 
 
-def test_an_evaluation_that_fails_at_the_end_costs_no_step(make: Callable[..., Training], tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", [0, 2])
+def test_an_evaluation_that_fails_costs_no_step(make: Callable[..., Training], tmp_path: Path, every: int) -> None:
     def fail() -> dict[str, float]:
         raise RuntimeError("broken")
 
     with pytest.raises(RuntimeError, match="broken"):
-        train(make(num_steps=3, evaluations=[Evaluation(measure=fail, every=0)]))
-    assert manifest.find(tmp_path, "one/sft").step == 3
+        train(make(num_steps=3, save_every=every, evaluations=[Evaluation(measure=fail, every=every)]))
+    assert manifest.find(tmp_path, "one/sft").step == (every or 3)
 
 
 def test_micro_batches_weigh_by_their_counted_targets(make: Callable[..., Training]) -> None:

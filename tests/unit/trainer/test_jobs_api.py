@@ -67,8 +67,11 @@ def test_a_repeated_submission_is_answered_even_when_it_could_not_be_made_anew(c
             "config.total_batch_size",
             "use 4096",
         ),
-        ({"kind": "pretrain", "num_processes": 3}, "num_processes", "is 3; training runs on one process"),
-        ({"kind": "pipeline", "num_processes": 2, "config": {"profile": "demo"}}, "num_processes", "is 2;"),
+        (
+            {"kind": "pretrain", "num_processes": 3, "config": {"max_seq_len": 512, "total_batch_size": 4096}},
+            "config.total_batch_size",
+            "3 processes); use 4608",
+        ),
         ({"kind": "pretrain", "config": {"depth": 256}}, "config.depth", "this machine has"),
         (
             {"kind": "pipeline", "config": {"profile": "demo", "overrides": {"pretrain": {"depth": 256}}}},
