@@ -12,6 +12,9 @@ from nanochat.config import GPTConfig
 ParameterGroup = Literal["embedding", "value_embeddings", "head", "matrices", "scalars"]
 Shape = tuple[int, ...]
 
+# Float32 logits that the loss computes at once: 128 MiB. Fewer make the products for the head's gradient thin.
+LOGITS_AT_ONCE = 2**25
+
 
 def parameter_shapes(config: GPTConfig) -> dict[ParameterGroup, dict[str, Shape]]:
     """The shape of every parameter by its stored name, matrices as (out, in)."""

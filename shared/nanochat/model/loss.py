@@ -12,11 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from nanochat.model.product import linear, multiply, onednn_is_faster
+from nanochat.sizes import LOGITS_AT_ONCE
 
 IGNORE_INDEX = -1
-# Logits in a chunk: 128 MiB of float32. Smaller ones make the products for the weight's gradient thin.
-_CHUNK_NUMEL = 2**25
-
 RowLosses = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
 
 
@@ -139,5 +137,5 @@ def _losses_and_gradients(
 
 
 def _parts(x: Tensor, weight: Tensor) -> list[slice]:
-    size = max(1, _CHUNK_NUMEL // weight.size(0))
+    size = max(1, LOGITS_AT_ONCE // weight.size(0))
     return [slice(start, min(start + size, x.size(0))) for start in range(0, x.size(0), size)]

@@ -10,13 +10,13 @@ from collections import Counter
 from dataclasses import dataclass
 
 from nanochat.config import GPTConfig
-from nanochat.sizes import Shape, parameter_shapes, parameters_by_group
+from nanochat.sizes import LOGITS_AT_ONCE, Shape, parameter_shapes, parameters_by_group
 
 # Below this, every rank keeps an AdamW parameter's whole state: splitting it would cost more than it saves.
 MIN_SHARDED_ELEMENTS = 1024
 _FLOAT32 = 4
-# Float32 values a token and entry of the vocabulary in the loss: tanh's output, the logits and their log-softmax.
-_LOGIT_COPIES = 3
+# Of a chunk of logits in float32: themselves, what becomes of them, and their gradient.
+_CHUNK_COPIES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,12 +78,21 @@ def activation_bytes(config: GPTConfig, num_tokens: int, compute_bytes: int) -> 
     values += kv_width * sum(config.has_value_embedding(layer) for layer in range(L))
     # Around the layers: the embedding and its norm, x0, the middle for backout, the final norm and its input.
     values += 6 * C
-    logits = _LOGIT_COPIES * config.vocab_size * _FLOAT32
     casts = 0
     if compute_bytes != _FLOAT32:
         groups = parameters_by_group(config)
         casts = (groups["matrices"] + groups["head"]) * compute_bytes
-    return num_tokens * (values * compute_bytes + logits) + casts
+    return num_tokens * values * compute_bytes + casts + loss_bytes(config, num_tokens, compute_bytes)
+
+
+def loss_bytes(config: GPTConfig, num_tokens: int, compute_bytes: int) -> int:
+    """The loss computes its gradients with itself, those of its input and of the head, a chunk of logits at a time."""
+    gradients = (num_tokens + config.vocab_size) * config.n_embd * compute_bytes if num_tokens else 0
+    return gradients + chunk_bytes(config, num_tokens)
+
+
+def chunk_bytes(config: GPTConfig, num_tokens: int) -> int:
+    return _CHUNK_COPIES * min(num_tokens * config.vocab_size, LOGITS_AT_ONCE) * _FLOAT32
 
 
 def _sharded(shape: Shape, num_ranks: int) -> int:

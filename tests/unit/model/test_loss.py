@@ -15,7 +15,7 @@ B, T, C, V = 3, 7, 16, 50
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of four rows, so that 21 rows are five chunks and a rest."""
-    monkeypatch.setattr(loss_module, "_CHUNK_NUMEL", 4 * V)
+    monkeypatch.setattr(loss_module, "LOGITS_AT_ONCE", 4 * V)
 
 
 def inputs(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:

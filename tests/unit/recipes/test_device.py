@@ -63,6 +63,8 @@ def test_device_and_dtype_by_what_torch_says_of_the_machine(
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: has_mps)
     monkeypatch.setattr(torch.version, "hip", hip)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     chosen = choose_device(local_rank=1, settings=DeviceSettings(device="auto", num_threads=torch.get_num_threads()))
     assert (str(chosen.device), chosen.dtype) == (device, dtype)
 
