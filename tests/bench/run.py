@@ -1,4 +1,4 @@
-"""`nanochat bench`: training, loading and decoding for the demo's model on this machine's CPU; a table and a JSON file.
+"""`nanochat bench`: training, loading and decoding of small models on this machine's CPU; a table and a JSON file.
 
 In the repository's root: python -m tests.bench.run FOLDER [DATASET]. Meant for idle cores: other work spoils every
 figure, and makes the run itself several times as long.
@@ -23,14 +23,18 @@ from nanochat.bench.work import Work
 from nanochat.config import GPTConfig
 from nanochat.cores import usable_cores
 from tests.bench.loading import LoadingFigures, measure_loading
-from tests.bench.training import TrainingFigures, measure_training
+from tests.bench.training import TrainingFigures, measure_training, peak_memory_ratio
 
 TEMPERATURE = 0.3  # of chats that name none
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """The demo's model and batch. Prompts are half the context."""
+    """The demo's model and batch for decoding, whose prompts are half the context; training's are larger.
+
+    `trained` are depths and vocabularies; the last is trained with `window_pattern` too. A step is num_micro_steps of
+    batch_size rows.
+    """
 
     depth: int = 4
     head_dim: int = 64
@@ -38,9 +42,12 @@ class Sizes:
     vocab_size: int = 512
     batch_size: int = 8
     window_pattern: str = "SSSL"
+    trained: Sequence[tuple[int, int]] = ((6, 32768), (4, 4096))
+    num_micro_steps: int = 8
+    is_compiled: bool = True
     num_rows: Sequence[int] = (1, 8, 64)
     num_new: int = 64
-    num_training_rounds: int = 12
+    num_training_rounds: int = 4
     num_decoding_rounds: int = 5
     loading_vocab_size: int = 4096  # the loader's is a larger one: the longer its tokens are, the fewer a second
     num_loading_rounds: int = 7
@@ -48,10 +55,20 @@ class Sizes:
     num_packed_rows: int = 2000
     read_size_bytes: int = READ_SIZE_BYTES
 
-    def config(self, window_pattern: str) -> GPTConfig:
+    def trained_configs(self) -> dict[str, GPTConfig]:
+        """By what the table calls them."""
+        configs = {
+            f"depth {depth}, vocabulary {vocab_size}": self.config("L", depth, vocab_size)
+            for depth, vocab_size in self.trained
+        }
+        depth, vocab_size = self.trained[-1]
+        windowed = self.config(self.window_pattern, depth, vocab_size)
+        return {**configs, f"  with windows {self.window_pattern}": windowed}
+
+    def config(self, window_pattern: str, depth: int = 0, vocab_size: int = 0) -> GPTConfig:
         return GPTConfig.from_depth(
-            self.depth,
-            vocab_size=self.vocab_size,
+            depth or self.depth,
+            vocab_size=vocab_size or self.vocab_size,
             sequence_len=self.sequence_len,
             head_dim=self.head_dim,
             window_pattern=window_pattern,
@@ -67,7 +84,8 @@ class Report:
     load_average: float
     others_cores: float
     sizes: Sizes
-    training: TrainingFigures
+    training: list[TrainingFigures]
+    memory_ratio: float | None  # of a training step of the first model to one with whole logits; None: not measured
     loading: LoadingFigures
     decoding: list[DecodingFigures]
 
@@ -75,9 +93,16 @@ class Report:
 def measure(sizes: Sizes, data: Path | None = None) -> Report:
     """With as many threads as torch is set to. The loader reads the dataset in folder `data`, or the built-in one."""
     others, full = OthersWork(), sizes.config("L")
+    trained = sizes.trained_configs()
     training = measure_training(
-        full, sizes.config(sizes.window_pattern), batch_size=sizes.batch_size, num_rounds=sizes.num_training_rounds
+        trained,
+        batch_size=sizes.batch_size,
+        num_micro_steps=sizes.num_micro_steps,
+        num_rounds=sizes.num_training_rounds,
+        is_compiled=sizes.is_compiled,
     )
+    largest = next(iter(trained.values()))
+    memory_ratio = peak_memory_ratio(largest, sizes.batch_size) if sizes.is_compiled else None
     loading = measure_loading(
         replace(full, vocab_size=sizes.loading_vocab_size),
         data,
@@ -86,7 +111,7 @@ def measure(sizes: Sizes, data: Path | None = None) -> Report:
         window_s=sizes.loading_window_s,
         num_rows=sizes.num_packed_rows,
     )
-    decoding = _decoding(sizes, full, training.peak_gflops * 1e9)
+    decoding = _decoding(sizes, full, training[0].peak_gflops * 1e9)
     return Report(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         machine=describe(),
@@ -94,6 +119,7 @@ def measure(sizes: Sizes, data: Path | None = None) -> Report:
         others_cores=others.cores,
         sizes=sizes,
         training=training,
+        memory_ratio=memory_ratio,
         loading=loading,
         decoding=decoding,
     )
@@ -113,16 +139,18 @@ def _decoding(sizes: Sizes, config: GPTConfig, peak_flops: float) -> list[Decodi
 
 
 def table(report: Report) -> Table:
-    sizes, training, machine = report.sizes, report.training, report.machine
+    sizes, machine = report.sizes, report.machine
     shown = Table(title=f"{machine.cpu}, {machine.num_threads} threads, float32, torch {machine.torch}")
-    shown.add_column(f"depth {sizes.depth}, head_dim {sizes.head_dim}, vocabulary {sizes.vocab_size}")
+    shown.add_column(f"heads of {sizes.head_dim}")
     shown.add_column(justify="right")
-    shown.add_row("matrix products, the peak", f"{training.peak_gflops:,.0f} GFLOP/s")
-    batch = f"{sizes.batch_size} x {sizes.sequence_len}"
-    shown.add_row(f"[bold]training, {batch}: share of the peak (MFU)", f"[bold]{training.mfu_ratio:.3f}")
-    shown.add_row("  forward, backward, optimizer", f"{training.tokens_per_second:,.0f} tokens/s")
-    shown.add_row("  optimizer's share of the step", f"{training.optimizer_ratio:.3f}")
-    shown.add_row(f"  windows {sizes.window_pattern} to full attention", f"{training.windowed_speedup:.2f} x")
+    shown.add_row("matrix products, the peak", f"{report.training[0].peak_gflops:,.0f} GFLOP/s")
+    shown.add_row(f"training, steps of {sizes.num_micro_steps} x {sizes.batch_size} x {sizes.sequence_len}", "")
+    for one in report.training:
+        shown.add_row(f"[bold]{one.name}: share of the peak (MFU)", f"[bold]{one.mfu_ratio:.3f}")
+        shown.add_row("    forward, backward, optimizer", f"{one.tokens_per_second:,.0f} tokens/s")
+        shown.add_row("    optimizer's share of the step", f"{one.optimizer_ratio:.3f}")
+    if report.memory_ratio is not None:
+        shown.add_row("  peak memory, to that with whole logits", f"{report.memory_ratio:.2f}")
     loading = report.loading
     shown.add_section()
     shown.add_row(
