@@ -14,6 +14,7 @@
     ├── Unavailable               saturated, draining, no model yet, a peer is away 503
     ├── DeadlineExceeded          an answer did not come in time                    504
     ├── CheckpointCorrupt         a manifest is missing or does not verify
+    ├── OutOfMemory               a training step or an evaluation does not fit
     └── TrainingDiverged          loss or gradient not finite for too long
 
 A message says what was wrong, what was found, and what to do. Our own mistakes are asserts, never in this tree.
@@ -94,6 +95,10 @@ class DeadlineExceeded(NanochatError):
 class CheckpointCorrupt(NanochatError):
     status = 409
     code = "checkpoint_corrupt"
+
+
+class OutOfMemory(NanochatError):
+    code = "out_of_memory"
 
 
 class TrainingDiverged(NanochatError):

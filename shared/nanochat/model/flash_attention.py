@@ -1,4 +1,4 @@
-"""flash-attn for rows from position 0: which of its versions a GPU and the installed packages allow, and how to call it.
+"""flash-attn for rows from position 0: which version the GPU and the installed packages allow, and how to call it.
 
 Three packages of one project (github.com/Dao-AILab/flash-attention), each with a flash_attn_func of its own: flash_attn
 (2; sm80 on), flash_attn_interface (3; Hopper), flash_attn.cute (4; Hopper on, as those before have no backward in it).
@@ -52,5 +52,6 @@ def _function(version: int) -> FlashFunction | None:
         function: FlashFunction = importlib.import_module(_MODULES[version]).flash_attn_func
     except (ImportError, OSError, AttributeError):
         return None
-    # It compiles kernels in Python on its way, which torch.compile must not look into.
-    return torch.compiler.disable(function) if version == 4 else function
+    if version == 4:  # it compiles kernels in Python on its way, which torch.compile must not look into
+        function = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
+    return function

@@ -5,6 +5,7 @@ optimizer, sampling or files.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple, cast
 
 import torch
@@ -37,9 +38,13 @@ class Linear(nn.Module):
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out_features, in_features))
+        self.float8: Callable[[Tensor], Tensor] | None = None  # the same while training (float8.py)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.to(x.dtype))
+    def forward(self, x: Tensor, num_outputs: int | None = None) -> Tensor:
+        """x (..., in) -> (..., out), or the first num_outputs of them."""
+        if self.float8 is not None and self.training:
+            return self.float8(x)[..., :num_outputs]
+        return F.linear(x, self.weight[:num_outputs].to(x.dtype))
 
 
 class Embedding(nn.Module):
@@ -237,9 +242,9 @@ class GPT(nn.Module):
 
     def _logits(self, x: Tensor) -> Tensor:
         """Softcapped, in float32, without the padding of the vocabulary: (..., C) -> (..., V)."""
-        weight = self.head.weight[: self.config.vocab_size].to(x.dtype)
+        logits: Tensor = self.head(x, self.config.vocab_size)
         cap = self.config.softcap
-        return cap * torch.tanh(F.linear(x, weight).float() / cap)
+        return cap * torch.tanh(logits.float() / cap)
 
 
 def _loss(logits: Tensor, targets: Tensor, reduction: str) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from nanochat.config import GPTConfig
 from nanochat.data.loader import training_loader, validation_loader
 from nanochat.data.registry import Dataset
+from nanochat.model.float8 import use_float8
 from nanochat.model.gpt import GPT
 from nanochat.model.init import init_weights
 from nanochat.optim.groups import param_groups
@@ -18,6 +19,7 @@ from nanochat.protocol.jobs import PretrainConfig
 from nanochat.recipes.batch import cut_batch
 from nanochat.recipes.device import Device, choose_device, compile_model
 from nanochat.recipes.job import JobContext, Outcome
+from nanochat.recipes.loss_scale import LossScale
 from nanochat.recipes.rates import base_rates, saved_rates
 from nanochat.recipes.resume import check_same_model, checkpoint_to_resume
 from nanochat.recipes.training_loop import Evaluation, Training, train
@@ -62,7 +64,7 @@ def run(job: JobContext, config: PretrainConfig) -> Outcome:
             run=run_name,
             stage=STAGE,
             model=model,
-            optimizer=MuonAdamW(groups, device.dtype),
+            optimizer=MuonAdamW(groups, device.matrix_dtype),
             tokenizer=tokenizer,
             loader=loader,
             sizes=sizes,
@@ -70,6 +72,7 @@ def run(job: JobContext, config: PretrainConfig) -> Outcome:
             schedule=_schedule(config, horizon.num_steps),
             evaluations=_evaluations(job, config, model, tokenizer, dataset, sizes.device_batch_size),
             save_every=config.save_every,
+            loss_scale=LossScale.of(device.dtype),
             origin={
                 "job_id": job.spec.job_id,
                 "dataset": config.dataset,
@@ -80,6 +83,8 @@ def run(job: JobContext, config: PretrainConfig) -> Outcome:
         )
         if saved is not None:
             training.resume(saved)
+        if device.uses_float8:
+            use_float8(model, sizes.device_batch_size * sizes.sequence_len)
         compile_model(model, config.compile, device)
         outcome = train(training)
         log.info("packing", extra={"discarded_ratio": round(loader.counts.discarded_ratio, 4), "epoch": loader.epoch})

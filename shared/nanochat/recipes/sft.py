@@ -9,6 +9,7 @@ from nanochat.checkpoint import store
 from nanochat.checkpoint.store import Checkpoint
 from nanochat.data.loader import conversation_loader, count_conversation_rows
 from nanochat.errors import InvalidConfig
+from nanochat.model.float8 import use_float8
 from nanochat.model.gpt import GPT
 from nanochat.model.names import load_tensors
 from nanochat.optim.groups import param_groups
@@ -20,6 +21,7 @@ from nanochat.recipes.batch import BatchSizes, check_sequence_len, cut_batch
 from nanochat.recipes.conversations import Mixture, Render, build_mixture, renderer
 from nanochat.recipes.device import Device, choose_device, compile_model
 from nanochat.recipes.job import JobContext, Outcome
+from nanochat.recipes.loss_scale import LossScale
 from nanochat.recipes.rates import base_rates, saved_rates, scaled
 from nanochat.recipes.resume import check_same_model, checkpoint_to_resume
 from nanochat.recipes.training_loop import Evaluation, Training, train
@@ -54,7 +56,7 @@ def run(job: JobContext, config: SftConfig) -> Outcome:
     rates = base_rates(config, base.state.get("rates"))
     factor = math.sqrt(sizes.tokens_per_step / REFERENCE_BATCH_TOKENS) if config.batch_lr_factor else 1.0
     groups = param_groups(model, replace(scaled(rates, _RATE_FACTOR), batch_factor=factor))
-    optimizer = MuonAdamW(groups, device.dtype)
+    optimizer = MuonAdamW(groups, device.matrix_dtype)
     _warm_start(optimizer, base)
     loader = conversation_loader(
         len(mixture.train),
@@ -78,6 +80,7 @@ def run(job: JobContext, config: SftConfig) -> Outcome:
             schedule=SftSchedule(num_steps=num_steps, final_lr_frac=config.final_lr_frac or 0.0),
             evaluations=_evaluations(job, config, model, tokenizer, mixture, sizes),
             save_every=config.save_every,
+            loss_scale=LossScale.of(device.dtype),
             origin={
                 "job_id": job.spec.job_id,
                 "base": base.info.id,
@@ -89,6 +92,8 @@ def run(job: JobContext, config: SftConfig) -> Outcome:
         )
         if saved is not None:
             training.resume(saved)
+        if device.uses_float8:
+            use_float8(model, sizes.device_batch_size * sizes.sequence_len)
         compile_model(model, config.compile, device)
         outcome = train(training)
         counts = loader.counts

@@ -26,8 +26,9 @@ from nanochat.model.names import load_tensors, named_tensors
 from nanochat.optim.optimizer import MuonAdamW
 from nanochat.optim.peak_flops import peak_flops
 from nanochat.optim.schedule import Schedule, apply_schedule
-from nanochat.recipes.batch import BatchSizes
+from nanochat.recipes.batch import BatchSizes, out_of_memory
 from nanochat.recipes.job import JobContext, Outcome
+from nanochat.recipes.loss_scale import LossScale
 from nanochat.recipes.stop import Stopped
 from nanochat.tokenizer.bpe import Tokenizer
 
@@ -76,6 +77,7 @@ class Training:
     evaluations: Sequence[Evaluation]
     save_every: int
     origin: dict[str, Any]
+    loss_scale: LossScale | None = None  # float16 alone needs one
     position: Position = field(default_factory=Position)
     saved_step: int = 0  # the step whose checkpoint exists; before the first step there is nothing to save
 
@@ -89,6 +91,8 @@ class Training:
         load_tensors(self.model, saved.model_tensors)
         self.optimizer.load_state_tensors(saved.optimizer_tensors)
         self.position = Position(**saved.state["position"])
+        if self.loss_scale is not None and saved.state.get("loss_scale"):
+            self.loss_scale = LossScale(**saved.state["loss_scale"])
         self.saved_step = self.position.step
 
 
@@ -96,7 +100,7 @@ def train(training: Training) -> Outcome:
     """Run to the last step; the output is the last checkpoint's id.
 
     Raises Stopped, after a checkpoint, where a signal came; TrainingDiverged after ten steps in a row without a finite
-    loss and gradient.
+    loss and gradient; OutOfMemory.
     """
     first_step = training.position.step
     progress, stop = training.job.progress, training.job.stop
@@ -120,6 +124,11 @@ def train(training: Training) -> Outcome:
     except Stopped:
         _save(training)
         raise
+    except (MemoryError, RuntimeError) as exc:
+        explained = out_of_memory(exc, training.sizes)
+        if explained is None:
+            raise
+        raise explained from exc
     finally:
         gc.unfreeze()
         gc.enable()
@@ -134,8 +143,14 @@ def _step(training: Training, peak: float | None) -> None:
     position, optimizer = training.position, training.optimizer
     batches = [next(training.loader) for _ in range(training.sizes.num_micro_steps)]
     apply_schedule(training.schedule, optimizer.groups, position.step)
-    loss = _accumulate(training.model, batches)
-    if math.isfinite(loss) and math.isfinite(_gradient_norm(optimizer)):
+    scale = training.loss_scale
+    loss = _accumulate(training.model, batches, 1.0 if scale is None else scale.value)
+    if scale is not None:
+        scale.unscale(_gradients(optimizer))
+    is_finite = math.isfinite(loss) and math.isfinite(_gradient_norm(optimizer))
+    if scale is not None:
+        scale.update(is_finite)
+    if is_finite:
         optimizer.step()
         position.num_skipped_in_a_row = 0
         _report_loss(training, loss, peak)
@@ -147,21 +162,24 @@ def _step(training: Training, peak: float | None) -> None:
         gc.collect()
 
 
-def _accumulate(model: GPT, batches: Sequence[Batch]) -> float:
-    """Add up the gradients of all batches; gives the loss."""
+def _accumulate(model: GPT, batches: Sequence[Batch], scale: float = 1.0) -> float:
+    """Add up the gradients of all batches, times scale; gives the loss."""
     num_targets = max(1, sum(int((batch.targets >= 0).sum()) for batch in batches))
     total = torch.zeros((), device=model.device)
     for batch in batches:
         inputs, targets = batch.to(model.device)
         loss: Tensor = model(inputs, targets, reduction="sum") / num_targets
-        loss.backward()  # type: ignore[no-untyped-call]
+        (loss * scale).backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
     return float(total)
 
 
+def _gradients(optimizer: MuonAdamW) -> list[Tensor]:
+    return [p.grad for group in optimizer.groups for p in group.parameters if p.grad is not None]
+
+
 def _gradient_norm(optimizer: MuonAdamW) -> float:
-    grads = [p.grad for group in optimizer.groups for p in group.parameters if p.grad is not None]
-    return float(torch.nn.utils.get_total_norm(grads))
+    return float(torch.nn.utils.get_total_norm(_gradients(optimizer)))
 
 
 def _skip(position: Position, loss: float) -> None:
@@ -189,6 +207,8 @@ def _report_loss(training: Training, loss: float, peak: float | None) -> None:
     values = {"train_loss": train_loss, "num_skipped_steps": float(position.num_skipped)}
     if peak and speed:
         values["train_mfu_ratio"] = training.model.num_flops_per_token() * speed / peak
+    if training.loss_scale is not None:
+        values["loss_scale"] = training.loss_scale.value
     training.job.progress.metrics(position.step, values)
     log.info("step", extra={"step": position.step, "of": num_steps, "loss": round(train_loss, 4)})
 
@@ -204,6 +224,7 @@ def _save(training: Training) -> None:
         "tokens": training.tokens,
         "metrics": position.metrics,
         "position": asdict(position),
+        "loss_scale": None if training.loss_scale is None else asdict(training.loss_scale),
         "loader": training.loader.state(),
         **training.origin,
     }

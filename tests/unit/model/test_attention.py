@@ -116,7 +116,7 @@ def flash_2(
     causal: bool = False,
     window_size: tuple[int, int] = (-1, -1),
 ) -> Tensor:
-    """Stands in for flash-attn 2's (2.8; those below for 3 and 4.0): computes what its documents say, of arguments that they allow."""
+    """Stands in for flash-attn 2.8's, as those below do for 3's and 4.0's: takes what they take, and no more."""
     assert dropout_p == 0.0 and softmax_scale == SCALE and causal
     (B, T, H, D), left, right = q.shape, *window_size
     assert k.shape == v.shape == (B, T, k.size(2), D) and H % k.size(2) == 0

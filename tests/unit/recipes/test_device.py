@@ -11,6 +11,7 @@ from nanochat.recipes import device as device_module
 from nanochat.recipes.device import Device, DeviceSettings, choose_device, compile_model
 from nanochat.recipes.distributed import is_under_torchrun, read_ranks
 
+ON_CPU = DeviceSettings(device="cpu", num_threads=torch.get_num_threads())
 CPU = Device(device=torch.device("cpu"), dtype=torch.float32, num_threads=1)
 
 
@@ -42,7 +43,7 @@ def test_an_apple_gpu_that_is_not_there_is_said_too() -> None:
     ("has_cuda", "has_mps", "hip", "capability", "device", "dtype"),
     [
         (True, False, None, (9, 0), "cuda:1", torch.bfloat16),
-        (True, False, None, (7, 5), "cuda:1", torch.float32),
+        (True, False, None, (7, 5), "cuda:1", torch.float16),
         (True, False, "7.1.25424", (9, 0), "cuda:1", torch.bfloat16),
         (True, False, "7.1.25424", (7, 0), "cuda:1", torch.bfloat16),
         (False, True, None, None, "mps", torch.float32),
@@ -67,10 +68,29 @@ def test_device_and_dtype_by_what_torch_says_of_the_machine(
     assert (str(chosen.device), chosen.dtype) == (device, dtype)
 
 
-@pytest.mark.parametrize("precision", ["fp16", "fp8"])
-def test_a_precision_that_cannot_be_trained_in_is_refused(precision: str) -> None:
-    with pytest.raises(InvalidConfig, match=f"precision {precision} is not available"):
-        choose_device(precision)
+@pytest.mark.parametrize(
+    ("precision", "dtype", "matrix_dtype"),
+    [
+        ("auto", torch.float32, torch.float32),
+        ("fp32", torch.float32, torch.float32),
+        ("bf16", torch.bfloat16, torch.bfloat16),
+        ("fp16", torch.float16, torch.float32),
+    ],
+)
+def test_precision_is_one_setting(precision: str, dtype: torch.dtype, matrix_dtype: torch.dtype) -> None:
+    chosen = choose_device(precision, settings=ON_CPU)
+    assert (chosen.dtype, chosen.matrix_dtype, chosen.uses_float8) == (dtype, matrix_dtype, False)
+
+
+def test_float8_is_bfloat16_where_it_does_not_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_module, "require_float8", lambda device: None)
+    chosen = choose_device("fp8", settings=ON_CPU)
+    assert (chosen.dtype, chosen.matrix_dtype, chosen.uses_float8) == (torch.bfloat16, torch.bfloat16, True)
+
+
+def test_float8_is_refused_before_anything_is_loaded() -> None:
+    with pytest.raises(InvalidConfig, match="precision fp8 needs an NVIDIA GPU of Hopper's generation or newer"):
+        choose_device("fp8", settings=ON_CPU)
 
 
 def test_a_model_is_left_plain_without_a_compiler_and_refused_when_compiling_was_asked_for(
