@@ -1,4 +1,4 @@
-"""Float8 as far as a CPU goes: which linear maps, the numbers of torchao's emulation, off while evaluating, refusals."""
+"""Float8 as far as a CPU goes: which maps, the numbers of torchao's emulation, off while evaluating, refusals."""
 
 import sys
 from collections.abc import Iterator
