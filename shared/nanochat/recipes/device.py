@@ -7,6 +7,7 @@ import logging
 import shutil
 import sysconfig
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -16,9 +17,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from nanochat.cores import usable_cores
 from nanochat.errors import InvalidConfig
+from nanochat.model.attention import choose_backend
 from nanochat.model.float8 import require_float8
 from nanochat.model.gpt import GPT
-from nanochat.model.precision import compute_dtype
+from nanochat.model.precision import DTYPES, compute_dtype
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +72,20 @@ def choose_device(precision: str = "auto", *, local_rank: int = 0, settings: Dev
     chosen = {"device": str(device), "dtype": str(dtype), "float8": uses_float8, "num_threads": num_threads}
     log.info("device_chosen", extra=chosen)
     return Device(device=device, dtype=dtype, num_threads=num_threads, uses_float8=uses_float8)
+
+
+def describe_setup(model: GPT, sequence_len: int) -> dict[str, str]:
+    """What a model computes with on rows of sequence_len tokens, as protocol.progress.Setup names it."""
+    is_compiled = model._compiled_call_impl is not None
+    choose = partial(choose_backend, model.device, model.compute_dtype, model.config.head_dim, is_compiled=is_compiled)
+    has_windows = any(window < sequence_len - 1 for window in model.config.windows)
+    precisions = {dtype: name for name, dtype in DTYPES.items()}
+    return {
+        "device": model.device.type,
+        "precision": "fp8" if model.head.float8 or model.blocks[0].mlp.up.float8 else precisions[model.compute_dtype],
+        "attention": choose(is_windowed=False),
+        "window_attention": choose(is_windowed=True) if has_windows else "none",
+    }
 
 
 def compile_model(model: GPT, wanted: bool | None, device: Device) -> None:

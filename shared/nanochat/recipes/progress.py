@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from nanochat.protocol.progress import CheckpointWritten, Failure, Metric, Progress, Result
+from nanochat.protocol.progress import CheckpointWritten, Failure, Metric, Progress, Result, Setup
 from nanochat.recipes.tracker import Tracker
 
 # Often enough for a progress bar, seldom enough that a long job's file stays small.
@@ -73,6 +73,18 @@ class ProgressWriter:
             if self._tracker is not None:
                 self._tracker.metrics(step, finite)
 
+    def setup(self, *, device: str, precision: str, attention: str, window_attention: str) -> None:
+        """What the run computes with, once at its start."""
+        self._write(
+            Setup(
+                time=time.time(),
+                device=device,
+                precision=precision,
+                attention=attention,
+                window_attention=window_attention,
+            )
+        )
+
     def checkpoint(self, step: int, checkpoint: str) -> None:
         self._write(CheckpointWritten(time=time.time(), step=step, checkpoint=checkpoint))
 
@@ -95,7 +107,7 @@ class ProgressWriter:
     ) -> None:
         self.close()
 
-    def _write(self, line: Progress | Metric | CheckpointWritten | Failure | Result) -> None:
+    def _write(self, line: Progress | Metric | Setup | CheckpointWritten | Failure | Result) -> None:
         self._file.write(line.model_dump_json() + "\n")
         self._file.flush()
 

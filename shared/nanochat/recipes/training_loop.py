@@ -27,6 +27,7 @@ from nanochat.optim.optimizer import MuonAdamW
 from nanochat.optim.peak_flops import peak_flops
 from nanochat.optim.schedule import Schedule, apply_schedule
 from nanochat.recipes.batch import BatchSizes, out_of_memory
+from nanochat.recipes.device import describe_setup
 from nanochat.recipes.job import JobContext, Outcome
 from nanochat.recipes.loss_scale import LossScale
 from nanochat.recipes.stop import Stopped
@@ -105,6 +106,9 @@ def train(training: Training) -> Outcome:
     first_step = training.position.step
     progress, stop = training.job.progress, training.job.stop
     peak = peak_flops(training.model.device)
+    setup = describe_setup(training.model, training.sizes.sequence_len)
+    progress.setup(**setup)
+    log.info("training_setup", extra=setup)
     _hold_garbage_collection()
     try:
         while True:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nanochat.model.gpt import GPT
-from nanochat.protocol.progress import Metric
+from nanochat.protocol.progress import Metric, Setup
 from nanochat.recipes import device, loss_scale, pretrain
 from nanochat.recipes.loss_scale import LossScale
 
@@ -33,6 +33,8 @@ def test_every_precision_learns_alike(workshop: Workshop, monkeypatch: pytest.Mo
     for precision in ("bf16", "fp16", "fp8"):
         assert bpb[precision] == pytest.approx(bpb["fp32"], rel=0.02)
     assert len(set(bpb.values())) == 4
+    setups = {precision: next(line for line in one.lines if isinstance(line, Setup)) for precision, one in ran.items()}
+    assert all(setup.precision == precision and setup.attention == "sdpa" for precision, setup in setups.items())
     assert newest(ran["fp16"], "loss_scale") == 2**16 and newest(ran["fp16"], "num_skipped_steps") == 0
     state = {precision: workshop.state(str(one.result.output)) for precision, one in ran.items()}
     assert state["fp16"]["loss_scale"] == {"value": 2.0**16, "num_good_steps": 6}

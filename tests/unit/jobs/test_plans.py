@@ -106,7 +106,7 @@ def test_stages_may_be_chosen() -> None:
 
 
 def test_a_stage_without_the_one_that_it_refers_to_says_so() -> None:
-    with pytest.raises(InvalidConfig, match="config.overrides.d12.tokenizer is '@tokenizer', but no earlier stage"):
+    with pytest.raises(InvalidConfig, match=r"config\.overrides\.d12\.tokenizer is '@tokenizer', but no earlier stage"):
         plan(series(stages=["d12"]), 0.0)
 
 

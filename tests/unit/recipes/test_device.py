@@ -6,9 +6,10 @@ import torch
 from nanochat.config import GPTConfig
 from nanochat.cores import usable_cores
 from nanochat.errors import InvalidConfig
+from nanochat.model.float8 import use_float8
 from nanochat.model.gpt import GPT
 from nanochat.recipes import device as device_module
-from nanochat.recipes.device import Device, DeviceSettings, choose_device, compile_model
+from nanochat.recipes.device import Device, DeviceSettings, choose_device, compile_model, describe_setup
 from nanochat.recipes.distributed import is_under_torchrun, read_ranks
 
 ON_CPU = DeviceSettings(device="cpu", num_threads=torch.get_num_threads())
@@ -91,6 +92,16 @@ def test_float8_is_bfloat16_where_it_does_not_reach(monkeypatch: pytest.MonkeyPa
 def test_float8_is_refused_before_anything_is_loaded() -> None:
     with pytest.raises(InvalidConfig, match="precision fp8 needs an NVIDIA GPU of Hopper's generation or newer"):
         choose_device("fp8", settings=ON_CPU)
+
+
+def test_what_a_model_computes_with_is_described() -> None:
+    sizes = {"vocab_size": 64, "n_layer": 2, "n_head": 1, "n_kv_head": 1, "n_embd": 128, "window_pattern": "SL"}
+    model = GPT(GPTConfig(sequence_len=512, **sizes), torch.bfloat16)  # type: ignore[arg-type]
+    described = {"device": "cpu", "precision": "bf16", "attention": "sdpa", "window_attention": "banded"}
+    assert describe_setup(model, 512) == described
+    assert describe_setup(model, 128) == {**described, "window_attention": "none"}  # rows shorter than the window
+    use_float8(model, 512, emulate=True)
+    assert describe_setup(model, 512) == {**described, "precision": "fp8"}
 
 
 def test_a_model_is_left_plain_without_a_compiler_and_refused_when_compiling_was_asked_for(
