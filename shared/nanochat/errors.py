@@ -15,6 +15,7 @@
     ├── DeadlineExceeded          an answer did not come in time                    504
     ├── CheckpointCorrupt         a manifest is missing or does not verify
     ├── PeerLost                  another rank of a run has ended, and said why itself
+    ├── OutOfMemory               a training step or an evaluation does not fit
     └── TrainingDiverged          loss or gradient not finite for too long
 
 A message says what was wrong, what was found, and what to do. Our own mistakes are asserts, never in this tree.
@@ -99,6 +100,10 @@ class CheckpointCorrupt(NanochatError):
 
 class PeerLost(NanochatError):
     code = "peer_lost"
+
+
+class OutOfMemory(NanochatError):
+    code = "out_of_memory"
 
 
 class TrainingDiverged(NanochatError):

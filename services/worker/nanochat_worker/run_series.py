@@ -13,7 +13,7 @@ from prometheus_client.core import Metric as Family
 from prometheus_client.registry import Collector
 
 from nanochat.protocol.jobs import Job
-from nanochat.protocol.progress import Metric, Progress
+from nanochat.protocol.progress import Metric, Progress, Setup
 from nanochat_worker.tail import Line
 
 # Longer than the usual interval between two scrapes.
@@ -29,6 +29,8 @@ GAUGES = {
     "nanochat_job_eta_seconds": "What it expects to take still.",
     "nanochat_job_silence_seconds": "Since it last said anything.",
 }
+INFO = "nanochat_train_setup_info"
+INFO_LABELS = ("device", "precision", "attention", "window_attention")
 
 
 class Run:
@@ -38,6 +40,7 @@ class Run:
         self.labels = (job.name, job.kind)
         self._clock = clock
         self._values: dict[str, float] = {}
+        self.setup: tuple[str, ...] | None = None  # values of INFO_LABELS
         self._heard_at = clock()
         self._ended_at: float | None = None
 
@@ -53,6 +56,8 @@ class Run:
         elif isinstance(line, Metric):
             values = {f"nanochat_{name}": value for name, value in line.values.items()}
         else:
+            if isinstance(line, Setup):
+                self.setup = tuple(getattr(line, label) for label in INFO_LABELS)
             return
         shown = {name: value for name, value in values.items() if value is not None and name in GAUGES}
         self._values = {**self._values, **shown}
@@ -88,9 +93,15 @@ class RunSeries(Collector):
         with self._lock:
             self._runs = {labels: run for labels, run in self._runs.items() if not run.is_over}
             values = {labels: run.values() for labels, run in self._runs.items()}
+            setups = {labels: run.setup for labels, run in self._runs.items()}
         for name, text in GAUGES.items():
             family = GaugeMetricFamily(name, f"{text} Of a running job.", labels=LABELS)
             for labels, of_run in values.items():
                 if name in of_run:
                     family.add_metric(labels, of_run[name])
             yield family
+        info = GaugeMetricFamily(INFO, "1 for what a running job computes with.", labels=(*LABELS, *INFO_LABELS))
+        for labels, setup in setups.items():
+            if setup is not None:
+                info.add_metric((*labels, *setup), 1)
+        yield info

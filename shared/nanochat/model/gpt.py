@@ -5,6 +5,7 @@ optimizer, sampling or files.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple, cast
 
 import torch
@@ -39,8 +40,12 @@ class Linear(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out_features, in_features))
         self._use_onednn = onednn_is_faster() and min(in_features, out_features) >= MIN_WIDTH
+        self.float8: Callable[[Tensor], Tensor] | None = None  # the same while training (float8.py)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x (..., in) -> (..., out)"""
+        if self.float8 is not None and self.training:
+            return self.float8(x)
         return linear(x, self.weight.to(x.dtype), use_onednn=self._use_onednn)
 
 

@@ -35,6 +35,18 @@ class Metric(Strict):
     values: dict[str, float]
 
 
+class Setup(Strict):
+    """What a run computes with: cuda, cpu or mps; fp32, bf16, fp16 or fp8; backends of attention (model/attention.py)
+    over whole rows and under a window, "none" where the model has none. Each from a small set: they label a metric."""
+
+    type: Literal["setup"] = "setup"
+    time: float
+    device: str
+    precision: str
+    attention: str
+    window_attention: str
+
+
 class CheckpointWritten(Strict):
     """A complete checkpoint: its id is its path under $NANOCHAT_HOME/checkpoints, as run/stage/step_000500."""
 
@@ -63,5 +75,5 @@ class Result(Strict):
     values: dict[str, float] = Field(default_factory=dict)
 
 
-ProgressLine = Annotated[Progress | Metric | CheckpointWritten | Failure | Result, Field(discriminator="type")]
-progress_line: TypeAdapter[Progress | Metric | CheckpointWritten | Failure | Result] = TypeAdapter(ProgressLine)
+ProgressLine = Annotated[Progress | Metric | Setup | CheckpointWritten | Failure | Result, Field(discriminator="type")]
+progress_line: TypeAdapter[Progress | Metric | Setup | CheckpointWritten | Failure | Result] = TypeAdapter(ProgressLine)

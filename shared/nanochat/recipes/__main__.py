@@ -107,7 +107,8 @@ def read_spec(path: Path, kind: str) -> RunSpec:
 
 def _explained(exc: Exception) -> tuple[str, str]:
     """Code and message for a failure that is no NanochatError."""
-    if isinstance(exc, MemoryError) or type(exc).__name__ == "OutOfMemoryError":
+    is_torchs = type(exc).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(exc)
+    if isinstance(exc, MemoryError) or is_torchs:
         return "out_of_memory", "memory ran out; lower device_batch_size, max_seq_len or depth."
     if isinstance(exc, OSError):
         return "io_error", f"{exc}. Check disk space and permissions."

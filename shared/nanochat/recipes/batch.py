@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from nanochat.errors import InvalidConfig
+from nanochat.errors import InvalidConfig, OutOfMemory
 from nanochat.hardware import DEFAULT_ROWS
 from nanochat.optim.horizon import num_micro_steps, rows_at_once
 
@@ -47,6 +47,35 @@ def cut_batch(
     )
     log.info("batch_cut", extra={**vars(sizes), "batch_tokens": batch_tokens})
     return sizes
+
+
+def out_of_memory(exc: BaseException, sizes: BatchSizes) -> OutOfMemory | None:
+    """What a failed allocation means for whoever chose the sizes; None where the exception is none.
+
+    Names the next smaller device_batch_size that makes up the same batch.
+    """
+    if not is_failed_allocation(exc):
+        return None
+    rows, sequence_len = sizes.device_batch_size, sizes.sequence_len
+    of_a_rank = rows * sizes.num_micro_steps
+    smaller = next((fewer for fewer in range(rows - 1, 0, -1) if of_a_rank % fewer == 0), None)
+    if smaller is None:
+        advice = "Lower max_seq_len or depth"
+    else:
+        same = f"total_batch_size {sizes.tokens_per_step}, which is the same step in more parts"
+        advice = f"Try device_batch_size {smaller} with {same}"
+    return OutOfMemory(
+        f"memory ran out with device_batch_size {rows}, rows of {sequence_len} tokens at a time. {advice}.",
+        param="device_batch_size",
+    )
+
+
+def is_failed_allocation(exc: BaseException) -> bool:
+    """Of any device's memory. Allocators of CPU and MPS raise a RuntimeError that only its text tells."""
+    if isinstance(exc, MemoryError | torch.OutOfMemoryError):
+        return True
+    texts = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(exc, RuntimeError) and any(text in str(exc) for text in texts)
 
 
 def check_sequence_len(asked: int, limit: int) -> None:

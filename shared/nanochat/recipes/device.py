@@ -7,6 +7,7 @@ import logging
 import shutil
 import sysconfig
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -16,8 +17,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from nanochat.cores import usable_cores
 from nanochat.errors import InvalidConfig
+from nanochat.model.attention import choose_backend
+from nanochat.model.float8 import require_float8
 from nanochat.model.gpt import GPT
-from nanochat.model.precision import compute_dtype
+from nanochat.model.precision import DTYPES, compute_dtype
 
 log = logging.getLogger(__name__)
 
@@ -35,16 +38,22 @@ class DeviceSettings(BaseSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """`dtype` is that of matrix products."""
+    """`dtype` is that of matrix products, `uses_float8` whether those that can be are narrower still in training."""
 
     device: torch.device
     dtype: torch.dtype
     num_threads: int
+    uses_float8: bool = False
+
+    @property
+    def matrix_dtype(self) -> torch.dtype:
+        """Of Muon's orthogonalisation: float16 has too few exponents for it."""
+        return torch.bfloat16 if self.dtype == torch.bfloat16 else torch.float32
 
 
 def choose_device(precision: str = "auto", *, local_rank: int = 0, settings: DeviceSettings | None = None) -> Device:
-    """Choose, set torch's threads, and log it. Raises InvalidConfig for a GPU that is not here or a precision that
-    cannot be trained in."""
+    """Choose, set torch's threads, and log it. Raises InvalidConfig for a GPU that is not here or a precision that it
+    does not have."""
     settings = settings or DeviceSettings()
     kind = _kind() if settings.device == "auto" else settings.device
     if kind == "cuda" and not torch.cuda.is_available():
@@ -62,15 +71,29 @@ def choose_device(precision: str = "auto", *, local_rank: int = 0, settings: Dev
     device = torch.device(kind, local_rank) if kind == "cuda" else torch.device(kind)
     if kind == "cuda":
         torch.cuda.set_device(device)
-    if precision in ("fp16", "fp8"):
-        raise InvalidConfig(f"precision {precision} is not available; use auto, fp32 or bf16.", param="precision")
+    uses_float8 = precision == "fp8"
+    if uses_float8:
+        require_float8(device)
     dtype = compute_dtype(device, precision)
-    if dtype == torch.float16:  # would need its gradients scaled
-        dtype = torch.float32
     num_threads = settings.num_threads or usable_cores()
     torch.set_num_threads(num_threads)
-    log.info("device_chosen", extra={"device": str(device), "dtype": str(dtype), "num_threads": num_threads})
-    return Device(device=device, dtype=dtype, num_threads=num_threads)
+    chosen = {"device": str(device), "dtype": str(dtype), "float8": uses_float8, "num_threads": num_threads}
+    log.info("device_chosen", extra=chosen)
+    return Device(device=device, dtype=dtype, num_threads=num_threads, uses_float8=uses_float8)
+
+
+def describe_setup(model: GPT, sequence_len: int) -> dict[str, str]:
+    """What a model computes with on rows of sequence_len tokens, as protocol.progress.Setup names it."""
+    is_compiled = model._compiled_call_impl is not None
+    choose = partial(choose_backend, model.device, model.compute_dtype, model.config.head_dim, is_compiled=is_compiled)
+    has_windows = any(window < sequence_len - 1 for window in model.config.windows)
+    precisions = {dtype: name for name, dtype in DTYPES.items()}
+    return {
+        "device": model.device.type,
+        "precision": "fp8" if model.blocks[0].mlp.up.float8 else precisions[model.compute_dtype],
+        "attention": choose(is_windowed=False),
+        "window_attention": choose(is_windowed=True) if has_windows else "none",
+    }
 
 
 def compile_model(model: GPT, wanted: bool | None, device: Device) -> None:

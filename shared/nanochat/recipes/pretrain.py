@@ -10,6 +10,7 @@ from nanochat.config import GPTConfig
 from nanochat.data.loader import training_loader, validation_loader
 from nanochat.data.registry import Dataset
 from nanochat.data.shards import Shards
+from nanochat.model.float8 import use_float8
 from nanochat.model.gpt import GPT
 from nanochat.model.init import init_weights
 from nanochat.optim.groups import param_groups
@@ -21,6 +22,7 @@ from nanochat.recipes.batch import cut_batch
 from nanochat.recipes.device import Device, choose_device, compile_model
 from nanochat.recipes.distributed import joined
 from nanochat.recipes.job import JobContext, Outcome
+from nanochat.recipes.loss_scale import LossScale
 from nanochat.recipes.rates import base_rates, saved_rates
 from nanochat.recipes.resume import check_same_model, checkpoint_to_resume, loader_state
 from nanochat.recipes.training_loop import Evaluation, Training, train
@@ -81,7 +83,7 @@ def _train(job: JobContext, config: PretrainConfig, device: Device, peers: Peers
             run=run_name,
             stage=STAGE,
             model=model,
-            optimizer=MuonAdamW(groups, device.dtype, peers),
+            optimizer=MuonAdamW(groups, device.matrix_dtype, peers),
             tokenizer=tokenizer,
             loader=loader,
             sizes=sizes,
@@ -91,6 +93,7 @@ def _train(job: JobContext, config: PretrainConfig, device: Device, peers: Peers
             peers=peers,
             save_every=config.save_every,
             keep_last=config.keep_last,
+            loss_scale=LossScale.of(device.dtype),
             origin={
                 "job_id": job.spec.job_id,
                 "dataset": config.dataset,
@@ -101,6 +104,8 @@ def _train(job: JobContext, config: PretrainConfig, device: Device, peers: Peers
         )
         if saved is not None:
             training.resume(saved)
+        if device.uses_float8:
+            use_float8(model, sizes.device_batch_size * sizes.sequence_len)
         compile_model(model, config.compile, device)
         outcome = train(training)
         log.info("packing", extra={"discarded_ratio": round(loader.counts.discarded_ratio, 4), "epoch": loader.epoch})

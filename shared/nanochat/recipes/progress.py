@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from nanochat.protocol.progress import CheckpointWritten, Failure, Metric, Progress, Result
+from nanochat.protocol.progress import CheckpointWritten, Failure, Metric, Progress, Result, Setup
 from nanochat.recipes.tracker import Tracker
 
 # Often enough for a progress bar, seldom enough that a long job's file stays small.
@@ -22,7 +22,7 @@ INTERVAL_S = 1.0
 # Weight of the newest interval in the running speed: the last ten intervals or so count.
 _NEWEST_WEIGHT = 0.2
 
-Line = Progress | Metric | CheckpointWritten | Failure | Result
+Line = Progress | Metric | Setup | CheckpointWritten | Failure | Result
 
 
 class ProgressWriter:
@@ -83,6 +83,18 @@ class ProgressWriter:
             self._write(Metric(time=time.time(), step=step, values=finite))
             if self._tracker is not None:
                 self._tracker.metrics(step, finite)
+
+    def setup(self, *, device: str, precision: str, attention: str, window_attention: str) -> None:
+        """What the run computes with, once at its start."""
+        self._write(
+            Setup(
+                time=time.time(),
+                device=device,
+                precision=precision,
+                attention=attention,
+                window_attention=window_attention,
+            )
+        )
 
     def checkpoint(self, step: int, checkpoint: str) -> None:
         self._write(CheckpointWritten(time=time.time(), step=step, checkpoint=checkpoint))

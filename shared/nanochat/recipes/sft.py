@@ -10,6 +10,7 @@ from nanochat.checkpoint.store import Checkpoint
 from nanochat.collectives import Peers
 from nanochat.data.loader import conversation_loader, count_conversation_rows
 from nanochat.errors import InvalidConfig
+from nanochat.model.float8 import use_float8
 from nanochat.model.gpt import GPT
 from nanochat.model.names import load_tensors
 from nanochat.optim.groups import param_groups
@@ -22,6 +23,7 @@ from nanochat.recipes.conversations import Mixture, Render, build_mixture, rende
 from nanochat.recipes.device import Device, choose_device, compile_model
 from nanochat.recipes.distributed import joined
 from nanochat.recipes.job import JobContext, Outcome
+from nanochat.recipes.loss_scale import LossScale
 from nanochat.recipes.rates import base_rates, saved_rates, scaled
 from nanochat.recipes.resume import check_same_model, checkpoint_to_resume, loader_state
 from nanochat.recipes.training_loop import Evaluation, Training, train
@@ -62,7 +64,7 @@ def _train(job: JobContext, config: SftConfig, device: Device, peers: Peers) -> 
     rates = base_rates(config, base.state.get("rates"))
     factor = math.sqrt(sizes.tokens_per_step / REFERENCE_BATCH_TOKENS) if config.batch_lr_factor else 1.0
     groups = param_groups(model, replace(scaled(rates, _RATE_FACTOR), batch_factor=factor))
-    optimizer = MuonAdamW(groups, device.dtype, peers)
+    optimizer = MuonAdamW(groups, device.matrix_dtype, peers)
     _warm_start(optimizer, base)
     loader = conversation_loader(
         len(mixture.train),
@@ -90,6 +92,7 @@ def _train(job: JobContext, config: SftConfig, device: Device, peers: Peers) -> 
             peers=peers,
             save_every=config.save_every,
             keep_last=config.keep_last,
+            loss_scale=LossScale.of(device.dtype),
             origin={
                 "job_id": job.spec.job_id,
                 "base": base.info.id,
@@ -101,6 +104,8 @@ def _train(job: JobContext, config: SftConfig, device: Device, peers: Peers) -> 
         )
         if saved is not None:
             training.resume(saved)
+        if device.uses_float8:
+            use_float8(model, sizes.device_batch_size * sizes.sequence_len)
         compile_model(model, config.compile, device)
         outcome = train(training)
         counts = loader.counts

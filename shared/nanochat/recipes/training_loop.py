@@ -26,8 +26,10 @@ from nanochat.model.names import load_tensors
 from nanochat.optim.optimizer import MuonAdamW
 from nanochat.optim.peak_flops import peak_flops
 from nanochat.optim.schedule import Schedule, apply_schedule
-from nanochat.recipes.batch import BatchSizes
+from nanochat.recipes.batch import BatchSizes, out_of_memory
+from nanochat.recipes.device import describe_setup
 from nanochat.recipes.job import JobContext, Outcome
+from nanochat.recipes.loss_scale import LossScale
 from nanochat.recipes.saving import Saver
 from nanochat.recipes.stop import Stopped
 from nanochat.tokenizer.bpe import Tokenizer
@@ -80,6 +82,7 @@ class Training:
     evaluations: Sequence[Evaluation]
     save_every: int
     origin: dict[str, Any]
+    loss_scale: LossScale | None = None  # float16 alone needs one
     position: Position = field(default_factory=Position)
     peers: Peers = ALONE
     keep_last: int | None = None
@@ -95,6 +98,8 @@ class Training:
         load_tensors(self.model, saved.model_tensors)
         self.optimizer.load_state_tensors(saved.optimizer_tensors)
         self.position = Position(**saved.state["position"])
+        if self.loss_scale is not None and saved.state.get("loss_scale"):
+            self.loss_scale = LossScale(**saved.state["loss_scale"])
         self.saved_step = self.position.step
 
 
@@ -102,7 +107,7 @@ def train(training: Training) -> Outcome:
     """Run to the last step; the output is the last checkpoint's id.
 
     Raises Stopped, after a checkpoint, where a signal came; TrainingDiverged after ten steps in a row without a finite
-    loss and gradient; OSError where a checkpoint could not be written.
+    loss and gradient; OSError where a checkpoint could not be written; OutOfMemory.
     """
     saver = Saver(training.job, training.run, training.stage, training.tokenizer, training.peers, training.keep_last)
     with saver:
@@ -113,6 +118,9 @@ def _train(training: Training, saver: Saver) -> Outcome:
     first_step = training.position.step
     progress, stop = training.job.progress, training.job.stop
     peak = peak_flops(training.model.device)
+    setup = describe_setup(training.model, training.sizes.sequence_len)
+    progress.setup(**setup)
+    log.info("training_setup", extra=setup)
     _hold_garbage_collection()
     try:
         while True:
@@ -136,6 +144,11 @@ def _train(training: Training, saver: Saver) -> Outcome:
         _save(training, saver)
         saver.wait()
         raise
+    except (MemoryError, RuntimeError) as exc:
+        explained = out_of_memory(exc, training.sizes)
+        if explained is None:
+            raise
+        raise explained from exc
     finally:
         gc.unfreeze()
         gc.enable()
@@ -150,9 +163,14 @@ def _step(training: Training, peak: float | None) -> None:
     position, optimizer = training.position, training.optimizer
     batches = [next(training.loader) for _ in range(training.sizes.num_micro_steps)]
     apply_schedule(training.schedule, optimizer.groups, position.step)
-    own_loss = _accumulate(training.model, batches, training.peers)
+    scale = training.loss_scale
+    own_loss = _accumulate(training.model, batches, training.peers, 1.0 if scale is None else scale.value)
+    if scale is not None:
+        scale.unscale(_gradients(optimizer))
     is_finite = math.isfinite(own_loss) and math.isfinite(_gradient_norm(optimizer))
     loss, num_bad = training.peers.sum([own_loss / training.peers.world_size, not is_finite])
+    if scale is not None:
+        scale.update(num_bad == 0)
     if num_bad == 0:
         optimizer.step()
         position.num_skipped_in_a_row = 0
@@ -165,22 +183,28 @@ def _step(training: Training, peak: float | None) -> None:
         gc.collect()
 
 
-def _accumulate(model: GPT, batches: Sequence[Batch], peers: Peers = ALONE) -> float:
-    """Add up the gradients of all batches; gives the loss. Averaged over ranks, both are those of the whole batch."""
+def _accumulate(model: GPT, batches: Sequence[Batch], peers: Peers = ALONE, scale: float = 1.0) -> float:
+    """Add up the gradients of all batches, times scale; gives the loss.
+
+    Averaged over ranks, both are those of the whole batch.
+    """
     num_counted = sum(int((batch.targets >= 0).sum()) for batch in batches)
     num_targets = max(1.0, peers.sum([num_counted])[0]) / peers.world_size
     total = torch.zeros((), device=model.device)
     for batch in batches:
         inputs, targets = batch.to(model.device)
         loss: Tensor = model(inputs, targets, reduction="sum") / num_targets
-        loss.backward()  # type: ignore[no-untyped-call]
+        (loss * scale).backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
     return float(total)
 
 
+def _gradients(optimizer: MuonAdamW) -> list[Tensor]:
+    return [p.grad for group in optimizer.groups for p in group.parameters if p.grad is not None]
+
+
 def _gradient_norm(optimizer: MuonAdamW) -> float:
-    grads = [p.grad for group in optimizer.groups for p in group.parameters if p.grad is not None]
-    return float(torch.nn.utils.get_total_norm(grads))
+    return float(torch.nn.utils.get_total_norm(_gradients(optimizer)))
 
 
 def _skip(position: Position, loss: float) -> None:
@@ -212,6 +236,8 @@ def _report_loss(training: Training, loss: float, peak: float | None) -> None:
     }
     if peak and speed:
         values["train_mfu_ratio"] = training.model.num_flops_per_token() * speed / (peak * training.peers.world_size)
+    if training.loss_scale is not None:
+        values["loss_scale"] = training.loss_scale.value
     training.job.progress.metrics(position.step, values)
     log.info("step", extra={"step": position.step, "of": num_steps, "loss": round(train_loss, 4)})
 
@@ -226,6 +252,7 @@ def _save(training: Training, saver: Saver) -> None:
         "tokens": training.tokens,
         "metrics": position.metrics,
         "position": asdict(position),
+        "loss_scale": None if training.loss_scale is None else asdict(training.loss_scale),
         **training.origin,
     }
     best = () if position.best_step is None else (position.best_step,)

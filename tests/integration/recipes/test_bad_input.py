@@ -76,7 +76,7 @@ def test_a_dataset_that_cannot_be_used(workshop: Workshop, tmp_path: Path, kind:
         ({"depth": 0}, "invalid_config", "config.depth is 0"),
         ({"depth": "two"}, "invalid_config", "config.depth is 'two'"),
         ({"head_dim": 3}, "invalid_config", "head_dim 3 is odd"),
-        ({"precision": "fp8"}, "invalid_config", "precision fp8 is not available"),
+        ({"precision": "fp8"}, "invalid_config", "precision fp8 needs an NVIDIA GPU"),
         ({"tokenizer": "nowhere"}, "not_found", "no tokenizer at"),
     ],
 )

@@ -6,11 +6,13 @@ import torch
 from nanochat.config import GPTConfig
 from nanochat.cores import usable_cores
 from nanochat.errors import InvalidConfig
+from nanochat.model.float8 import use_float8
 from nanochat.model.gpt import GPT
 from nanochat.recipes import device as device_module
-from nanochat.recipes.device import Device, DeviceSettings, choose_device, compile_model
+from nanochat.recipes.device import Device, DeviceSettings, choose_device, compile_model, describe_setup
 from nanochat.recipes.distributed import Ranks, is_under_torchrun, joined, read_ranks
 
+ON_CPU = DeviceSettings(device="cpu", num_threads=torch.get_num_threads())
 CPU = Device(device=torch.device("cpu"), dtype=torch.float32, num_threads=1)
 
 
@@ -42,7 +44,7 @@ def test_an_apple_gpu_that_is_not_there_is_said_too() -> None:
     ("has_cuda", "has_mps", "hip", "capability", "device", "dtype"),
     [
         (True, False, None, (9, 0), "cuda:1", torch.bfloat16),
-        (True, False, None, (7, 5), "cuda:1", torch.float32),
+        (True, False, None, (7, 5), "cuda:1", torch.float16),
         (True, False, "7.1.25424", (9, 0), "cuda:1", torch.bfloat16),
         (True, False, "7.1.25424", (7, 0), "cuda:1", torch.bfloat16),
         (False, True, None, None, "mps", torch.float32),
@@ -69,10 +71,39 @@ def test_device_and_dtype_by_what_torch_says_of_the_machine(
     assert (str(chosen.device), chosen.dtype) == (device, dtype)
 
 
-@pytest.mark.parametrize("precision", ["fp16", "fp8"])
-def test_a_precision_that_cannot_be_trained_in_is_refused(precision: str) -> None:
-    with pytest.raises(InvalidConfig, match=f"precision {precision} is not available"):
-        choose_device(precision)
+@pytest.mark.parametrize(
+    ("precision", "dtype", "matrix_dtype"),
+    [
+        ("auto", torch.float32, torch.float32),
+        ("fp32", torch.float32, torch.float32),
+        ("bf16", torch.bfloat16, torch.bfloat16),
+        ("fp16", torch.float16, torch.float32),
+    ],
+)
+def test_precision_is_one_setting(precision: str, dtype: torch.dtype, matrix_dtype: torch.dtype) -> None:
+    chosen = choose_device(precision, settings=ON_CPU)
+    assert (chosen.dtype, chosen.matrix_dtype, chosen.uses_float8) == (dtype, matrix_dtype, False)
+
+
+def test_float8_is_bfloat16_where_it_does_not_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_module, "require_float8", lambda device: None)
+    chosen = choose_device("fp8", settings=ON_CPU)
+    assert (chosen.dtype, chosen.matrix_dtype, chosen.uses_float8) == (torch.bfloat16, torch.bfloat16, True)
+
+
+def test_float8_is_refused_before_anything_is_loaded() -> None:
+    with pytest.raises(InvalidConfig, match="precision fp8 needs an NVIDIA GPU of Hopper's generation or newer"):
+        choose_device("fp8", settings=ON_CPU)
+
+
+def test_what_a_model_computes_with_is_described() -> None:
+    sizes = {"vocab_size": 64, "n_layer": 2, "n_head": 1, "n_kv_head": 1, "n_embd": 128, "window_pattern": "SL"}
+    model = GPT(GPTConfig(sequence_len=512, **sizes), torch.bfloat16)  # type: ignore[arg-type]
+    described = {"device": "cpu", "precision": "bf16", "attention": "sdpa", "window_attention": "banded"}
+    assert describe_setup(model, 512) == described
+    assert describe_setup(model, 128) == {**described, "window_attention": "none"}  # rows shorter than the window
+    use_float8(model, 512, emulate=True)
+    assert describe_setup(model, 512) == {**described, "precision": "fp8"}
 
 
 def test_a_model_is_left_plain_without_a_compiler_and_refused_when_compiling_was_asked_for(

@@ -2,8 +2,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from nanochat.protocol.jobs import Job
-from nanochat.protocol.progress import CheckpointWritten, Metric, Progress
-from nanochat_worker.run_series import GAUGES, LINGER_S, RunSeries
+from nanochat.protocol.progress import CheckpointWritten, Metric, Progress, Setup
+from nanochat_worker.run_series import GAUGES, INFO, LINGER_S, RunSeries
 
 JOB = Job(id="job_1", kind="pretrain", name="demo", status="running", created_at=0.0)
 LABELS = {"job_name": "demo", "kind": "pretrain"}
@@ -93,5 +93,16 @@ def test_stages_of_a_pipeline_share_a_name_and_not_a_series(scraped: Scraped) ->
     assert scraped.value("train_loss") == 3.0
 
 
+def test_what_a_run_computes_with_is_one_series_of_labels(scraped: Scraped) -> None:
+    run = scraped.series.begin(JOB)
+    chosen = {"device": "cuda", "precision": "fp8", "attention": "flash3", "window_attention": "flash3"}
+    run.observe(Setup(time=0.0, **chosen))
+    run.observe(loss(3.0))
+    assert scraped.registry.get_sample_value("nanochat_train_setup_info", {**LABELS, **chosen}) == 1
+    run.end()
+    scraped.clock.now += LINGER_S + 1
+    assert scraped.num_samples() == 0
+
+
 def test_every_series_is_announced_without_a_run(scraped: Scraped) -> None:
-    assert [family.name for family in scraped.registry.collect()] == list(GAUGES)
+    assert [family.name for family in scraped.registry.collect()] == [*GAUGES, INFO]
