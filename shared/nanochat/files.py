@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from nanochat.errors import InvalidConfig
+from nanochat.errors import Conflict, InvalidConfig
 
 _WRITING = ".writing-"
 _REPLACED = ".replaced-"
@@ -50,11 +50,17 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Be the only process on this machine inside `locked(folder)`. Waits for its turn; ends with the process."""
+def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Be the only process on this machine inside `locked(folder)`; ends with the process.
+
+    Waits for its turn, or raises Conflict where it shall not.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            raise Conflict(f"another process is writing into {folder}; wait for its end, or stop it.") from exc
         yield
 
 
