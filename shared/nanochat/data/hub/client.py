@@ -134,7 +134,7 @@ class Hub:
 
     @asynccontextmanager
     async def request(self, url: str, headers: Mapping[str, str] | None = None) -> AsyncIterator[httpx.Response]:
-        """The answer to a GET, not read yet: 200, 206 or 416. Raises TryAgain, while it is read too, or a NanochatError."""
+        """The answer to a GET, not read yet: 200, 206 or 416. Raises TryAgain, while read too, or a NanochatError."""
         await self.throttle.turn()
         sent = dict(headers or {})
         if self._token and _origin(httpx.URL(url)) == _origin(httpx.URL(self.url)):

@@ -38,8 +38,8 @@ class Patience:
                 f"the hub asks to wait for {retry_after_s:.0f} s; start the download again then, it goes on.",
                 retry_after_s=retry_after_s,
             )
-        pause = min(self.longest_pause_s, self.first_pause_s * 2 ** (failures - 1))
-        return (retry_after_s or 0.0) + pause * (0.5 + 0.5 * chance)
+        pause = min(self.longest_pause_s, self.first_pause_s * 2.0 ** (failures - 1))
+        return float((retry_after_s or 0.0) + pause * (0.5 + 0.5 * chance))
 
 
 class Throttle:
