@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from nanochat.data.hub.patience import TryAgain
-from nanochat.files import write_file
+from nanochat.files import sync, write_file
 from nanochat.protocol import Strict
 
 PART_SUFFIX = ".part"
@@ -64,11 +64,10 @@ class Part:
         if reason is not None:
             self.discard()
             raise TryAgain(f"{self.target.name} {reason}")
-        with self._path.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(self._path)
         self._path.replace(self.target)
         self._note.unlink(missing_ok=True)
-        sync_folder(self.target.parent)
+        sync(self.target.parent)
         return sha256
 
     def _fault(self) -> tuple[str | None, str]:
@@ -97,11 +96,3 @@ def has_magic(path: Path) -> bool:
         head = file.read(len(_MAGIC))
         file.seek(max(0, file.seek(0, os.SEEK_END) - len(_MAGIC)))
         return head == _MAGIC and file.read(len(_MAGIC)) == _MAGIC
-
-
-def sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
