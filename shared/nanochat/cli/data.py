@@ -4,6 +4,7 @@ import asyncio
 import sys
 import time
 import uuid
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -64,6 +65,48 @@ def download(
         _download_here(config)
     else:
         _submit(config, follow)
+
+
+@app.command()
+def repackage(
+    source: Annotated[Path, typer.Argument(help="A file or folder of JSONL, text or parquet.")],
+    folder: Annotated[str, typer.Argument(help="A name under $NANOCHAT_HOME/datasets, or a path. It must not exist.")],
+    shards: Annotated[
+        int | None, typer.Option(min=1, help="For training; else about 250 million characters each.")
+    ] = None,
+    column: Annotated[str, typer.Option(help="Where JSONL and parquet have the text.")] = "text",
+    max_document_chars: Annotated[int, typer.Option(min=100, help="Longer documents are split.")] = 30_000,
+    seed: Annotated[int, typer.Option(help="Of the order.")] = 0,
+) -> None:
+    """Make a dataset out of text, right here: shuffled, in parquet shards, the last one for validation.
+
+    nanochat data repackage ~/books books
+    """
+    from nanochat.data.repackage.repackage import Repackaging
+    from nanochat.data.repackage.repackage import repackage as make
+
+    if "/" in folder:
+        target = Path(folder).expanduser().absolute()
+    else:
+        config = parse_config("dataset", {"name": folder, "source": str(source.expanduser().absolute())})
+        assert isinstance(config, DatasetConfig)
+        target = datasets_dir(CliSettings.load().home_dir) / config.folder_name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    job = Repackaging(
+        source=source.expanduser(),
+        target=target,
+        num_shards=shards,
+        column=column,
+        max_document_chars=max_document_chars,
+        seed=seed,
+    )
+    with Progress(TextColumn(target.name), BarColumn(bar_width=30), TimeRemainingColumn(), console=console) as bar:
+        task = bar.add_task("", total=None)
+        counts = make(job, lambda done, total: bar.update(task, completed=done, total=total))
+    say(
+        f"{counts.num_read:,} documents read, {counts.num_empty:,} empty ones dropped, {counts.num_split:,} long ones "
+        f"split: {counts.num_documents:,} of {count(counts.num_chars)} characters in {counts.num_shards} shards, {target}"
+    )
 
 
 def _submit(config: DatasetConfig, follow_it: bool) -> None:

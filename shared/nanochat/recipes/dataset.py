@@ -5,10 +5,12 @@ Progress counts bytes. A download that is stopped or killed goes on where it was
 
 import asyncio
 import logging
+from pathlib import Path
 
 from nanochat.data.catalogue import public_dataset
 from nanochat.data.hub.download import DownloadProgress, download
 from nanochat.data.registry import datasets_dir
+from nanochat.data.repackage.repackage import Repackaging, repackage
 from nanochat.protocol.hub import HubReference
 from nanochat.protocol.jobs import DatasetConfig
 from nanochat.recipes.job import JobContext, Outcome
@@ -22,7 +24,29 @@ _LOOK_S = 0.2  # at the signal to stop, and how far it is
 
 def run(job: JobContext, config: DatasetConfig) -> Outcome:
     """The output is the dataset's name. Raises DataError, NotFound, Unavailable, DiskFull, Stopped and others."""
-    return asyncio.run(_download(job, config))
+    return _repackage(job, config) if config.is_repackaging else asyncio.run(_download(job, config))
+
+
+def _repackage(job: JobContext, config: DatasetConfig) -> Outcome:
+    assert config.source is not None
+
+    def on_progress(done: int, total: int) -> None:
+        job.stop.check()
+        job.progress.progress(min(done, total - 1), total)
+
+    counts = repackage(
+        Repackaging(
+            source=Path(config.source),
+            target=datasets_dir(job.home) / config.folder_name,
+            num_shards=config.num_shards,
+            column=config.column,
+            max_document_chars=config.max_document_chars,
+            seed=config.seed,
+        ),
+        on_progress,
+    )
+    job.progress.progress(1, 1, force=True)
+    return Outcome(output=config.folder_name, values=counts.as_values())
 
 
 async def _download(job: JobContext, config: DatasetConfig) -> Outcome:
