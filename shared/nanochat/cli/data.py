@@ -105,7 +105,8 @@ def repackage(
         counts = make(job, lambda done, total: bar.update(task, completed=done, total=total))
     say(
         f"{counts.num_read:,} documents read, {counts.num_empty:,} empty ones dropped, {counts.num_split:,} long ones "
-        f"split: {counts.num_documents:,} of {count(counts.num_chars)} characters in {counts.num_shards} shards, {target}"
+        f"split: {counts.num_documents:,} of {count(counts.num_chars)} characters in {counts.num_shards} shards, "
+        f"{target}"
     )
 
 

@@ -186,7 +186,8 @@ def _find_files(source: Path) -> list[Path]:
     if not source.is_dir():
         raise DataError(f"{source} does not exist; name a file or a folder of {_kinds()}.")
     root = source.resolve()
-    found, others = [], []
+    found: list[Path] = []
+    others: list[Path] = []
     for path in sorted(source.rglob("*")):
         if not path.is_file() or any(part.startswith(".") for part in path.relative_to(source).parts):
             continue
