@@ -14,6 +14,7 @@ from nanochat.data.hub.client import Hub, RemoteFile
 from nanochat.data.hub.ledger import Ledger
 from nanochat.data.hub.part import PART_SUFFIX, Part
 from nanochat.data.hub.patience import Patience
+from nanochat.data.hub.threads import in_thread
 from nanochat.data.hub.transfer import fetch
 from nanochat.data.registry import Dataset, list_shards
 from nanochat.errors import DataError, DeadlineExceeded
@@ -76,10 +77,10 @@ class _Download:
 
     async def run(self, num_shards: int | None) -> None:
         listing = await self._hub.list_parquet(self._source)
-        self._ledger = await asyncio.to_thread(Ledger, self._folder, str(self._source), listing.commit)
+        self._ledger = await in_thread(Ledger, self._folder, str(self._source), listing.commit)
         self._check_folder(listing.files)
         validation, *training = self._wanted(listing.files, num_shards)
-        await asyncio.to_thread(self._prepare, [validation, *training])
+        await in_thread(self._prepare, [validation, *training])
         log.info(
             "download_started",
             extra={"source": str(self._source), "commit": listing.commit, "shards": self._progress.num_shards},
@@ -100,13 +101,13 @@ class _Download:
             await self._bring(file)
 
     async def _bring(self, file: RemoteFile) -> None:
-        if not await asyncio.to_thread(self._ledger.is_right, file):
+        if not await in_thread(self._ledger.is_right, file):
 
             def on_size(size_bytes: int) -> None:
                 self._progress.sizes[file.name] = size_bytes
 
             sha256 = await fetch(self._hub, file, self._folder, self._disk, on_size)
-            await asyncio.to_thread(self._ledger.add, file.name, sha256)
+            await in_thread(self._ledger.add, file.name, sha256)
             log.info("shard_downloaded", extra={"shard": file.name, "size_bytes": file.size_bytes})
         self._progress.sizes[file.name] = (self._folder / file.name).stat().st_size
         self._progress.num_shards_done += 1

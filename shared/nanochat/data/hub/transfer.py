@@ -4,7 +4,6 @@ Each attempt goes on where the last one ended, if the server can and what it has
 only when several in a row got no further.
 """
 
-import asyncio
 import logging
 import re
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from nanochat.data.disk import Disk
 from nanochat.data.hub.client import Hub, RemoteFile
 from nanochat.data.hub.part import Part, Version
 from nanochat.data.hub.patience import TryAgain
+from nanochat.data.hub.threads import in_thread
 
 log = logging.getLogger(__name__)
 
@@ -33,14 +33,14 @@ async def fetch(
     What has come stays for the next time when this is cancelled or fails. Raises Unavailable, DataError, NotFound,
     DiskFull, OSError.
     """
-    part = await asyncio.to_thread(Part, folder / file.name)
+    part = await in_thread(Part, folder / file.name)
     failures, furthest = 0, part.size_bytes
     while True:
         try:
             on_size(part.size_bytes)
             with disk.full_is_said():
                 await _Attempt(hub, file, part, disk, on_size).run()
-                return await asyncio.to_thread(part.finish)
+                return await in_thread(part.finish)
         except TryAgain as exc:
             if part.size_bytes > furthest:
                 failures, furthest = 0, part.size_bytes
@@ -77,7 +77,7 @@ class _Attempt:
             if part.version.etag is not None:
                 headers["if-range"] = part.version.etag
         async with self._hub.request(self._file.url, headers) as response:
-            await asyncio.to_thread(self._place, response)
+            await in_thread(self._place, response)
             await self._receive(response)
         size_bytes = part.version.size_bytes
         if size_bytes is not None and part.size_bytes < size_bytes:
@@ -124,7 +124,7 @@ class _Attempt:
                 pending += chunk
                 if len(pending) >= _WRITE_BYTES:
                     data, pending = bytes(pending), bytearray()
-                    await asyncio.to_thread(self._write, data)
+                    await in_thread(self._write, data)
         finally:  # cut or cancelled: what has come is kept
             if pending:
                 self._write(bytes(pending))

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import httpx
 import pytest
 
 from nanochat.data.hub.client import Hub
@@ -124,3 +125,11 @@ async def test_a_redirect_to_something_that_is_not_http_is_refused(hub: FakeHub,
     hub.faults["shard_00003.parquet"] = [Fault(redirect="ftp://127.0.0.1/x")]
     with pytest.raises(DataError, match="neither http nor https"):
         await get()
+
+
+async def test_a_redirect_from_https_to_http_is_refused() -> None:
+    hops = [httpx.Response(302, request=httpx.Request("GET", "https://hub.example/x"))]
+    response = httpx.Response(200, request=httpx.Request("GET", "http://cdn.example/x"), history=hops)
+    async with Hub(HubSettings(url="https://hub.example")) as client:
+        with pytest.raises(DataError, match=r"from https to http on cdn\.example"):
+            client._check(response, "https://hub.example/x")

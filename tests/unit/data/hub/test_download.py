@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -270,6 +271,33 @@ async def test_a_cancelled_download_keeps_what_came(hub: FakeHub, folder: Path, 
     assert_right(hub, folder, FIRST, VALIDATION)
 
 
+async def test_a_write_is_over_when_the_cancelled_download_is(
+    hub: FakeHub, folder: Path, get: Download, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would go on into a file that the next download has begun with."""
+    begun, may_end = threading.Event(), threading.Event()
+    append = Part.append
+
+    def slow(part: Part, data: bytes) -> None:
+        begun.set()
+        may_end.wait(10)
+        append(part, data)
+
+    monkeypatch.setattr(Part, "append", slow)
+    hub.files[VALIDATION] = parquet_like(3_000_000)
+    hub.faults[VALIDATION] = [Fault(stall_after=1_500_000)]
+    running = asyncio.ensure_future(get(num_shards=1))
+    assert await asyncio.to_thread(begun.wait, 10)
+    running.cancel()
+    await asyncio.sleep(0.05)
+    assert not running.done()
+    may_end.set()
+    await asyncio.wait([running])
+    size_bytes = Part(folder / VALIDATION).size_bytes
+    assert size_bytes >= 2**20
+    assert (folder / f".{VALIDATION}.part").read_bytes() == hub.files[VALIDATION][:size_bytes]
+
+
 async def test_after_kill_9_only_the_rest_crosses_the_wire(hub: FakeHub, folder: Path, get: Download) -> None:
     """3.5 MB come before the stall, of which at most the last write's 1 MiB had not reached the disk."""
     content = hub.files[FIRST] = parquet_like(5_000_000)
@@ -300,8 +328,8 @@ async def test_a_kill_between_the_last_byte_and_the_name_costs_no_byte(
     hub: FakeHub, folder: Path, get: Download, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(Part, "finish", lambda part: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
+        patch.setattr(Part, "finish", lambda part: (_ for _ in ()).throw(MemoryError))
+        with pytest.raises(MemoryError):
             await get(num_shards=1)
     assert names(folder) == []
     hub.served.clear()
