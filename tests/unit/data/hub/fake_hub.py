@@ -167,8 +167,8 @@ class _Handler(BaseHTTPRequestHandler):
             if first >= len(content):
                 self._answer(416, {"content-range": f"bytes */{len(content)}"}, b"")
                 return
-            shown = first + 1 if fault.wrong_range else first
-            status, headers = 206, {"content-range": f"bytes {shown}-{len(content) - 1}/{len(content)}"}
+            first += fault.wrong_range
+            status, headers = 206, {"content-range": f"bytes {first}-{len(content) - 1}/{len(content)}"}
         served.first = first
         if self.fake.has_etags:
             headers["etag"] = etag
