@@ -13,6 +13,7 @@
     ├── RateLimited               this key is over its limit                        429
     ├── Unavailable               saturated, draining, no model yet, a peer is away 503
     ├── DeadlineExceeded          an answer did not come in time                    504
+    ├── DiskFull                  no room for what is to be written                507
     ├── CheckpointCorrupt         a manifest is missing or does not verify
     ├── PeerLost                  another rank of a run has ended, and said why itself
     ├── OutOfMemory               a training step or an evaluation does not fit
@@ -91,6 +92,11 @@ class Unavailable(NanochatError):
 class DeadlineExceeded(NanochatError):
     status = 504
     code = "deadline_exceeded"
+
+
+class DiskFull(NanochatError):
+    status = 507
+    code = "disk_full"
 
 
 class CheckpointCorrupt(NanochatError):

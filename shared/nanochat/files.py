@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from nanochat.errors import InvalidConfig
+from nanochat.errors import Conflict, InvalidConfig
 
 _WRITING = ".writing-"
 _REPLACED = ".replaced-"
@@ -46,15 +46,21 @@ def write_file(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Be the only process on this machine inside `locked(folder)`. Waits for its turn; ends with the process."""
+def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Be the only process on this machine inside `locked(folder)`; ends with the process.
+
+    Waits for its turn, or raises Conflict where it shall not.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            raise Conflict(f"another process is writing into {folder}; wait for its end, or stop it.") from exc
         yield
 
 
@@ -69,7 +75,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     try:
         yield temporary
         for path in [*temporary.rglob("*"), temporary]:
-            _sync(path)
+            sync(path)
         _swap(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -103,11 +109,12 @@ def _swap(temporary: Path, target: Path) -> None:
     if target.exists():
         target.rename(replaced)
     temporary.rename(target)
-    _sync(target.parent)
+    sync(target.parent)
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """What was written to a file, or renamed in a folder, outlives a loss of power after this."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -12,7 +12,7 @@ from typing import Any
 from nanochat.checkpoint import manifest
 from nanochat.data.registry import resolve_dataset
 from nanochat.errors import CheckpointCorrupt, DataError, InvalidConfig, InvalidRequest, NotFound
-from nanochat.protocol.jobs import EvaluateConfig, Job, JobKind, parse_config
+from nanochat.protocol.jobs import DatasetConfig, EvaluateConfig, Job, JobKind, parse_config
 
 # What a job of a kind leaves behind for others.
 OUTPUT_OF_KIND: dict[str, str] = {
@@ -54,6 +54,8 @@ class References:
             resolved["mixture"] = [
                 self._mixture_item(f"config.mixture.{index}.file", item) for index, item in enumerate(values["mixture"])
             ]
+        if isinstance(config, DatasetConfig) and config.is_repackaging:
+            resolved["source"] = self._one("config.source", "source", str(config.source), self.source, ())
         if isinstance(config, EvaluateConfig) and config.dataset is None and "bpb" in config.evals:
             resolved["dataset"] = self._recorded_dataset(resolved["checkpoint"], pending)
         return resolved
@@ -98,6 +100,14 @@ class References:
                 raise DataError(f"folder {path} holds no *.jsonl file; put the conversations there.")
             for file in files:
                 self._inside(file)
+            return path
+
+    def source(self, reference: str) -> Path:
+        """A file or folder of text, inside the allowed folders. Raises InvalidConfig or DataError."""
+        with _looking_at(reference):
+            path = self._inside(Path(reference))
+            if not path.exists():
+                raise DataError(f"{path} does not exist; name a file or a folder of JSONL, text or parquet.")
             return path
 
     def _one(

@@ -6,7 +6,7 @@ Nothing else in the project reads the environment, but for torchrun's RANK famil
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -48,3 +48,23 @@ class CommonSettings(BaseSettings):
         own = [self.home_dir / name for name in ("datasets", "tokenizers", "checkpoints")]
         named = [Path(part).expanduser() for part in self.data_roots.split(":") if part]
         return tuple(path.resolve() for path in own + named)
+
+
+class HubSettings(BaseSettings):
+    """Where datasets are downloaded from, and how patiently: of whoever downloads, worker or command line."""
+
+    model_config = SettingsConfigDict(env_prefix="NANOCHAT_HUB_", extra="forbid", frozen=True)
+
+    url: str = Field(
+        default="https://huggingface.co", pattern=r"^https?://[^\s/]+", description="The Hugging Face hub or a mirror."
+    )
+    token: SecretStr = Field(default=SecretStr(""), description="For gated and private datasets.")
+    num_parallel: int = Field(default=8, ge=1, le=64, description="Files at once.")
+    stall_timeout_s: float = Field(default=30.0, gt=0, description="A connection so long without a byte is made anew.")
+    max_attempts: int = Field(default=6, ge=1, le=100, description="In a row without a new byte of a file.")
+    deadline_s: float = Field(default=0.0, ge=0, description="For a whole download; 0: none.")
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the environment now. Raises pydantic's ValidationError naming the variable."""
+        return cls()

@@ -91,6 +91,14 @@ def test_only_gateway_and_grafana_are_published_and_on_loopback(service: str) ->
     assert open_ones == ({"edge"} if published else set())
 
 
+def test_downloads_let_the_worker_out_and_nobody_else() -> None:
+    hub = load("compose.hub.yaml")
+    assert hub["services"].keys() == {"worker"}
+    assert set(hub["services"]["worker"]["networks"]) - set(COMPOSE["services"]["worker"]["networks"]) == {"hub"}
+    assert hub["networks"] == {"hub": {}}
+    assert hub["services"]["worker"]["environment"].keys() <= defaults_in_code().keys()
+
+
 @pytest.mark.parametrize("service", SERVICES)
 def test_variables_are_settings_and_say_something_new(service: str) -> None:
     known = {"NANOCHAT_API_KEYS", "NANOCHAT_ADMIN_KEYS", *defaults_in_code()}

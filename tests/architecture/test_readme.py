@@ -28,6 +28,7 @@ from nanochat.protocol.jobs import JobSpec
 from nanochat.protocol.openai import ChatCompletionRequest
 from nanochat_gateway.settings import GatewaySettings
 from nanochat_inference.settings import InferenceSettings
+from nanochat_trainer.routes_datasets import DownloadRequest
 from nanochat_trainer.settings import TrainerSettings
 from nanochat_worker.settings import WorkerSettings
 
@@ -120,6 +121,9 @@ def test_there_are_requests_to_check() -> None:
 def test_requests_are_valid(address: str, body: dict[str, Any]) -> None:
     if address == "/v1/jobs":
         plan(JobSpec.model_validate(body), now=0.0)
+    elif address == "/v1/datasets/climbmix/download":
+        DownloadRequest.model_validate(body)
+        plan(JobSpec(kind="dataset", config={"name": "climbmix", **body}), now=0.0)
     elif address == "/v1/chat/completions":
         ChatCompletionRequest.model_validate(body)
     else:

@@ -9,9 +9,12 @@ from pathlib import Path
 
 from nanochat.checkpoint.manifest import MANIFEST, checkpoints_dir
 from nanochat.config import GPTConfig
+from nanochat.data.catalogue import public_datasets
+from nanochat.data.registry import BUILTIN_DATASETS, datasets_dir
 from nanochat.errors import InvalidConfig
 from nanochat.planning.pretraining import DEFAULT_SEQUENCE_LEN, model_of
 from nanochat.protocol.jobs import (
+    DatasetConfig,
     EvaluateConfig,
     Job,
     JobKind,
@@ -27,7 +30,7 @@ from nanochat.sizes import num_parameters
 from nanochat.tasks.registry import TASKS
 
 # Kinds that the API knows and no recipe can run yet.
-COMING_KINDS: frozenset[JobKind] = frozenset({"rl", "dataset", "report"})
+COMING_KINDS: frozenset[JobKind] = frozenset({"rl", "report"})
 # In float32: the weight, its gradient, and two numbers that the optimizer keeps.
 BYTES_PER_WEIGHT = 16
 MIN_VOCAB_SIZE = 265  # the bytes and the special tokens
@@ -59,6 +62,8 @@ def _check_job(job: Job, earlier: Sequence[Job], references: References, home: P
             _check_tasks("config.mixture", [item.task for item in config.mixture if item.task is not None])
         case EvaluateConfig():
             _check_tasks("config.tasks", config.tasks or [])
+        case DatasetConfig():
+            _check_dataset(config, home)
         case _:
             assert isinstance(config, TokenizerConfig), job.kind
     references.resolve(job.kind, job.config, pending=earlier)
@@ -122,6 +127,21 @@ def _check_tasks(param: str, names: Sequence[str]) -> None:
             raise InvalidConfig(
                 f"{param}: task {name!r} is not known; choose from {', '.join(sorted(TASKS))}.", param=param
             )
+
+
+def _check_dataset(config: DatasetConfig, home: Path) -> None:
+    """Whether the hub has it, only the hub can say."""
+    name = config.folder_name
+    if name in BUILTIN_DATASETS:
+        raise InvalidConfig(f"config.name: {name!r} is made on first use, without a job.", param="config.name")
+    if config.source is None and name not in public_datasets():
+        raise InvalidConfig(
+            f"config.name: no public dataset is called {name!r}; known are {', '.join(public_datasets())}. For another "
+            "one give config.source, such as hf://owner/dataset.",
+            param="config.name",
+        )
+    if config.is_repackaging and (datasets_dir(home) / name).exists():
+        raise InvalidConfig(f"config.name: dataset {name!r} exists already; choose another one.", param="config.name")
 
 
 def _check_unused(job: Job, home: Path) -> None:

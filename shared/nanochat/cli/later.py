@@ -9,10 +9,6 @@ from nanochat.cli.terminal import error_console
 NOT_YET = {
     "report": "Reports are not built yet; a job's figures are in: nanochat jobs show JOB.",
 }
-DOWNLOAD = (
-    "Downloading datasets is not built yet; put a folder of parquet shards with a `text` column under "
-    "$NANOCHAT_HOME/datasets, or name a folder that NANOCHAT_DATA_ROOTS allows."
-)
 
 
 def not_yet(sentence: str) -> Callable[[], None]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import typer
 from pydantic import ValidationError
 
-from nanochat.cli import backup, bench, chat, demo, exchange, jobs, later, models, scaling, up
+from nanochat.cli import backup, bench, chat, data, demo, exchange, jobs, later, models, scaling, up
 from nanochat.cli.terminal import error_console
 from nanochat.errors import NanochatError
 
@@ -26,7 +26,7 @@ app.command()(jobs.train)
 app.command("eval")(jobs.evaluate)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(models.app, name="models")
-app.add_typer(models.data_app, name="data")
+app.add_typer(data.app, name="data")
 app.command()(jobs.tokenizer)
 app.command()(exchange.export)
 app.command("import")(exchange.import_)
@@ -39,7 +39,6 @@ app.add_typer(bench.app, name="bench")
 LENIENT = {"allow_extra_args": True, "ignore_unknown_options": True}
 for name, sentence in later.NOT_YET.items():
     app.command(name, context_settings=LENIENT)(later.not_yet(sentence))
-models.data_app.command("download", context_settings=LENIENT)(later.not_yet(later.DOWNLOAD))
 
 
 def main() -> None:

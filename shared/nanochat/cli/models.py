@@ -1,4 +1,4 @@
-"""`nanochat models` and `nanochat data`: what can be chatted with, and what can be trained on."""
+"""`nanochat models`: what can be chatted with."""
 
 from typing import Annotated
 
@@ -10,7 +10,6 @@ from nanochat.cli.settings import CliSettings
 from nanochat.cli.terminal import age, print_table, say
 
 app = typer.Typer(help="Models: list, promote, rollback, checkpoints.", no_args_is_help=True)
-data_app = typer.Typer(help="Datasets.", no_args_is_help=True)
 
 Model = Annotated[str | None, typer.Option("--model", help="The served name; default: $NANOCHAT_MODEL.")]
 
@@ -63,19 +62,3 @@ def rollback(model: Model = None) -> None:
         say(f"{name} is rolled back")
 
     with_api(run)
-
-
-@data_app.command("list")
-def list_datasets() -> None:
-    """The datasets that a job can name."""
-
-    async def run(api: ApiClient) -> None:
-        found = (await api.get("/v1/datasets"))["data"]
-        rows = [(item["id"], str(item["num_shards"]), item["error"] or _kind(item["is_builtin"])) for item in found]
-        print_table(("dataset", "shards", ""), rows, empty="no datasets")
-
-    with_api(run)
-
-
-def _kind(is_builtin: bool) -> str:
-    return "built from this machine's own text on first use" if is_builtin else ""

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nanochat.data.catalogue import public_datasets
 from nanochat.errors import DataError
+from nanochat.protocol.hub import SCHEME, HubReference
 
 # Made on first use from text that the machine already has (builtin.py).
 BUILTIN_DATASETS = ("python-docs",)
@@ -37,10 +39,14 @@ def datasets_dir(home: Path) -> Path:
 
 
 def resolve_dataset(reference: str, home: Path, roots: Sequence[Path]) -> Dataset:
-    """The dataset that a name under $NANOCHAT_HOME/datasets, a built-in name, or an absolute path means.
+    """The dataset that a name under $NANOCHAT_HOME/datasets, a built-in name, hf://..., or an absolute path means.
 
-    Symbolic links are followed, and what lies outside `roots` is refused. Raises DataError naming the folder or file.
+    Symbolic links are followed, and what lies outside `roots` is refused. Nothing is downloaded here. Raises DataError
+    naming the folder or file.
     """
+    given = reference
+    if reference.startswith(SCHEME):
+        reference = HubReference.parse(reference).folder_name
     folder = Path(reference) if reference.startswith("/") else _named_folder(reference, home)
     is_builtin = folder.name in BUILTIN_DATASETS and folder.parent.resolve() == datasets_dir(home).resolve()
     if is_builtin and not folder.exists():
@@ -48,8 +54,7 @@ def resolve_dataset(reference: str, home: Path, roots: Sequence[Path]) -> Datase
     folder = _inside(folder, roots)
     if not folder.exists():
         raise DataError(
-            f"dataset {reference!r} is not on this machine: there is no folder {folder}. "
-            f"Put its shards there, or use {BUILTIN_DATASETS[0]!r}, which needs no download.",
+            f"dataset {given!r} is not on this machine: there is no folder {folder}. {_remedy(given)}",
             param="dataset",
         )
     return Dataset(name=folder.name, folder=folder, shards=list_shards(folder, roots))
@@ -85,6 +90,15 @@ def _named_folder(reference: str, home: Path) -> Path:
             param="dataset",
         )
     return datasets_dir(home) / reference
+
+
+def _remedy(reference: str) -> str:
+    if reference in public_datasets() or reference.startswith(SCHEME):
+        return (
+            f"Download it, as with: nanochat data download {reference} --shards 8; {BUILTIN_DATASETS[0]!r} needs no "
+            "download."
+        )
+    return f"Put its shards there, or use {BUILTIN_DATASETS[0]!r}, which needs no download."
 
 
 def _inside(path: Path, roots: Sequence[Path]) -> Path:

@@ -10,6 +10,7 @@ from nanochat.jobs.tables import JobRow
 from nanochat.protocol.jobs import (
     CONFIG_BY_KIND,
     MAX_NAME_LENGTH,
+    DatasetConfig,
     JobKind,
     JobProgress,
     JobSpec,
@@ -67,7 +68,9 @@ def _stages(spec: JobSpec, parent_id: str, name: str, now: float) -> list[JobRow
 
 
 def _named_run(kind: JobKind, name: str, config: dict[str, Any]) -> dict[str, Any]:
-    """The config with its run's name in it, where the kind has one: the recipe need not know the rule."""
+    """The config with its run's (a dataset's own) name in it, where the kind has one: no recipe need know the rule."""
+    if kind == "dataset":
+        return {**config, "name": DatasetConfig.model_validate(config).folder_name}
     if "run" not in CONFIG_BY_KIND[kind].model_fields or kind == "report":
         return config
     return {**config, "run": config.get("run") or name}

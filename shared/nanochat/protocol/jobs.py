@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from nanochat.errors import InvalidConfig
 from nanochat.protocol import Strict
+from nanochat.protocol.hub import SCHEME, HubReference
 
 JobKind = Literal["tokenizer", "pretrain", "sft", "rl", "evaluate", "pipeline", "dataset", "report"]
 JobStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
@@ -158,8 +159,59 @@ class EvaluateConfig(Strict):
 
 
 class DatasetConfig(Strict):
-    name: Name
-    num_shards: Positive | None = None
+    """Make a folder under datasets/: by download, or out of text on this machine (repackaging).
+
+    The validation shard always comes on top of `num_shards`. Null: every shard that there is to download; when
+    repackaging as many as give about 250 million characters each.
+    """
+
+    name: Name | None = Field(default=None, description="Of the folder; null: after the source on the hub.")
+    source: Reference | None = Field(
+        default=None,
+        description="Null: the public dataset of that name. Else hf://owner/dataset[@revision][/folder], or the "
+        "absolute path of a file or folder of JSONL, text or parquet.",
+    )
+    num_shards: Annotated[int, Field(ge=1, le=99_999)] | None = Field(default=None, description="For training.")
+    column: Annotated[str, Field(min_length=1, max_length=200)] = Field(
+        default="text", description="Where JSONL and parquet have the text. Repackaging only, as what follows."
+    )
+    max_document_chars: Annotated[int, Field(ge=100, le=10_000_000)] = Field(
+        default=30_000, description="Longer documents are split, between paragraphs where they have any."
+    )
+    seed: Seed = Field(default=0, description="Of the order.")
+
+    @property
+    def is_repackaging(self) -> bool:
+        return self.source is not None and not self.source.startswith(SCHEME)
+
+    @property
+    def folder_name(self) -> str:
+        if self.name is not None:
+            return self.name
+        assert self.source is not None
+        return HubReference.parse(self.source).folder_name
+
+    @model_validator(mode="after")
+    def _check(self) -> "DatasetConfig":
+        if self.name is None and self.source is None:
+            raise ValueError("give the name of a public dataset, a source, or both")
+        if self.is_repackaging:
+            assert self.source is not None
+            if not self.source.startswith("/"):
+                raise ValueError(f"source {self.source!r} is neither hf://owner/dataset nor an absolute path")
+            if self.name is None:
+                raise ValueError("give the name of the dataset that is to be made of source")
+            return self
+        useless = {"column", "max_document_chars", "seed"} & self.model_fields_set
+        if useless:
+            raise ValueError(f"{min(useless)} is for repackaging alone: shards of the hub come as they are")
+        if self.source is not None:
+            try:
+                HubReference.parse(self.source)
+                _ = self.folder_name
+            except InvalidConfig as exc:
+                raise ValueError(exc.message) from exc
+        return self
 
 
 class ReportConfig(Strict):

@@ -28,7 +28,7 @@ from nanochat.recipes.tracker import start_tracker
 
 log = logging.getLogger(__name__)
 
-KINDS = ("tokenizer", "pretrain", "sft", "evaluate")
+KINDS = ("dataset", "tokenizer", "pretrain", "sft", "evaluate")
 _PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
 
 
@@ -62,7 +62,7 @@ def run_job(spec: RunSpec, progress: ProgressWriter, stop: StopSignal) -> int:
         job = JobContext(spec=spec, progress=progress, stop=stop, ranks=read_ranks())
         config = parse_config(spec.kind, spec.config)
         log.info("job_started", extra={"job_id": spec.job_id, "kind": spec.kind, "attempt": spec.attempt})
-        log.info("job_config", extra=describe(config.model_dump()))
+        log.info("job_config", extra={"config": describe(config.model_dump())})
         if isinstance(config, TrainingConfig) and config.tracker != "none" and job.ranks.rank == 0:
             progress.track(start_tracker(config, spec))
         outcome = _recipe(spec.kind)(job, config)

@@ -202,7 +202,7 @@ def test_chat_commands_change_the_conversation() -> None:
     assert chat._command("/what", said) == said
 
 
-@pytest.mark.parametrize("arguments", [("report", "--run", "x"), ("data", "download", "climbmix")])
+@pytest.mark.parametrize("arguments", [("report", "--run", "x")])
 def test_what_is_not_built_yet_says_so_and_ends_with_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
 ) -> None:

@@ -150,3 +150,11 @@ def test_datasets_are_resolved_without_torch_numpy_and_pyarrow() -> None:
     script = "import sys, nanochat.data.registry; print({'torch', 'numpy', 'pyarrow'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("reference", ["climbmix", "hf://acme/text@v1"])
+def test_a_dataset_that_can_be_downloaded_says_how(home: Path, datasets: Path, reference: str) -> None:
+    with pytest.raises(DataError, match=rf"nanochat data download {reference} --shards 8"):
+        resolve_dataset(reference, home, [datasets])
+    fill(datasets / ("climbmix" if reference == "climbmix" else "acme--text--v1"))
+    assert len(resolve_dataset(reference, home, [datasets]).shards) == 3

@@ -1,7 +1,9 @@
 """/v1/checkpoints, /v1/models, /v1/datasets, health and metrics."""
 
+import re
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -103,11 +105,52 @@ def test_datasets_are_listed_with_what_is_wrong_with_them(client: TestClient, ho
     make_dataset(home / "datasets" / "good")
     (home / "datasets" / "empty").mkdir()
     listed = {dataset["id"]: dataset for dataset in client.get("/v1/datasets").json()["data"]}
-    assert set(listed) == {"good", "empty", "python-docs"}
+    assert set(listed) == {"good", "empty", "python-docs", "climbmix", "fineweb-edu"}
     assert (listed["good"]["num_shards"], listed["good"]["size_bytes"], listed["good"]["error"]) == (2, 48, None)
     assert "no *.parquet" in listed["empty"]["error"]
     assert listed["python-docs"]["is_builtin"] is True
-    assert "cannot download" in error_of(client.post("/v1/datasets/x/download"))["message"]
+    assert listed["climbmix"] == {
+        "id": "climbmix",
+        "object": "dataset",
+        "is_builtin": False,
+        "source": "hf://karpathy/climbmix-400b-shuffle",
+        "num_shards_available": 6543,
+        "num_shards": 0,
+        "size_bytes": 0,
+        "error": None,
+    }
+
+
+def test_a_download_is_a_job_of_its_own(client: TestClient) -> None:
+    response = client.post("/v1/datasets/climbmix/download", json={"num_shards": 8}, headers={"idempotency-key": "a"})
+    assert response.status_code == 202
+    job = response.json()
+    assert (job["kind"], job["status"], job["num_processes"]) == ("dataset", "queued", 1)
+    assert job["config"] == {"name": "climbmix", "num_shards": 8}
+    again = client.post("/v1/datasets/climbmix/download", json={"num_shards": 8}, headers={"idempotency-key": "a"})
+    assert again.json()["id"] == job["id"]
+    error = error_of(client.post("/v1/datasets/climbmix/download"), 409)
+    assert job["id"] in error["message"]
+    other = client.post("/v1/datasets/wiki/download", json={"source": "hf://acme/wiki@v1/ko"})
+    assert other.json()["config"] == {"name": "wiki", "source": "hf://acme/wiki@v1/ko"}
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "said"),
+    [
+        ("x", {}, "known are climbmix, fineweb-edu"),
+        ("x", {"source": "hf://nobody"}, "names no dataset of the hub"),
+        ("x", {"source": "relative/path"}, "neither hf://owner/dataset nor an absolute path"),
+        ("x", {"source": "/etc"}, "outside the allowed folders"),
+        ("climbmix", {"num_shards": 0}, "num_shards"),
+        ("climbmix", {"shards": 3}, "shards"),
+        ("python-docs", {}, "made on first use"),
+        ("job_1", {}, "reserved|stand for jobs"),
+    ],
+)
+def test_what_cannot_be_downloaded_is_refused(client: TestClient, name: str, body: dict[str, Any], said: str) -> None:
+    error = error_of(client.post(f"/v1/datasets/{name}/download", json=body))
+    assert re.search(said, error["message"]), error
 
 
 def test_ready_without_a_broker_but_not_without_tables(client: TestClient, home: Path) -> None:
