@@ -242,7 +242,7 @@ def _command(
     prefix = parts.python.parent.parent
     for folder in dict.fromkeys([*_LIBRARIES, f"{prefix}/lib", f"{prefix}/lib64"]):
         if Path(folder).is_symlink():
-            command += ["--symlink", os.readlink(folder), folder]
+            command += ["--symlink", str(Path(folder).readlink()), folder]
         elif Path(folder).is_dir():
             command += ["--ro-bind", folder, folder]
     command += ["--ro-bind", str(parts.python), str(parts.python)]

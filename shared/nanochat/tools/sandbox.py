@@ -1,7 +1,7 @@
 """Runs generated programs, which nobody has read, so that they can harm nothing and hold nobody up.
 
-How a program is confined is bubblewrap.py's and seccomp.py's; here it is watched while it runs, and what became of it is
-told. Where confinement does not work, nothing is run.
+How a program is confined is bubblewrap.py's and seccomp.py's; here it is watched while it runs, and what became of it
+is told. Where confinement does not work, nothing is run.
 """
 
 import functools
@@ -81,9 +81,9 @@ class Sandbox:
 
         Never raises because of what the program is or does; raises Unavailable where nothing can be started.
         """
-        with memory_file(_encoded(stdin)) as given, ExitStack() as running:
+        with memory_file(encoded(stdin)) as given, ExitStack() as running:
             began = time.monotonic()
-            main = Program(files={"main.py": _encoded(program)}, arguments=["main.py"])
+            main = Program(files={"main.py": encoded(program)}, arguments=["main.py"])
             confined = self._start(running, main, stdin=given)
             return self._result(confined, [], began)
 
@@ -147,6 +147,11 @@ def probe() -> str | None:
     except Unavailable as exc:
         return exc.message
     return None
+
+
+def encoded(text: str) -> bytes:
+    """A program as its file holds it; of a lone surrogate, which no UTF-8 has, Python says so."""
+    return text.encode("utf-8", "surrogatepass")
 
 
 # Ends with 0 if it is alone, can start nothing, has no network and no disk, and is held by its limits.
@@ -233,11 +238,6 @@ def _outcome(status: int, errors: str, *, has_used_up: bool) -> Outcome:
         return "timeout" if has_used_up else "memory"
     last = errors.rstrip().rpartition("\n")[2]
     return "memory" if last.startswith("MemoryError") else "error"
-
-
-def _encoded(text: str) -> bytes:
-    """Lone surrogates too, which Python then refuses as any other text that is no program."""
-    return text.encode("utf-8", "surrogatepass")
 
 
 def _pipe(running: ExitStack) -> tuple[FileIO, FileIO]:

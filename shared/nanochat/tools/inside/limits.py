@@ -1,4 +1,4 @@
-"""Sets limits that this process can never raise again, then becomes the program: python limits.py LIMITS FILE ARGUMENTS.
+"""Sets limits that this process can never raise again, and becomes the program: limits.py LIMITS FILE ARGUMENTS.
 
 LIMITS is JSON, by number of the resource. From outside it could not be done: a root without CAP_SYS_RESOURCE, as in
 most containers, may not set the limits of another user's process.
