@@ -4,10 +4,12 @@ import functools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from nanochat.checkpoint import store
 from nanochat.checkpoint.store import Checkpoint
 from nanochat.data.loader import validation_loader
+from nanochat.data.registry import datasets_dir
 from nanochat.engine.generate import Engine
 from nanochat.errors import DataError, InvalidConfig
 from nanochat.evals.chat import score_task
@@ -19,7 +21,9 @@ from nanochat.recipes import pretrain
 from nanochat.recipes.device import choose_device
 from nanochat.recipes.job import JobContext, Outcome
 from nanochat.recipes.validation import MAX_LEN, NUM_SLOTS, log_samples, measure_bpb, measure_core
-from nanochat.tasks.registry import CHECKABLE, build
+from nanochat.tasks.base import Task
+from nanochat.tasks.registry import CHECKABLE, FROM_ROWS, build
+from nanochat.tasks.rows import read_rows
 from nanochat.tools.calculator import Calculator
 
 log = logging.getLogger(__name__)
@@ -74,12 +78,22 @@ class _Subject:
 def _chat_tasks(config: EvaluateConfig) -> list[str]:
     """The chat tasks that the job names. Raises InvalidConfig for what is neither one of them nor of CORE's."""
     names = [name for name in config.tasks or CHECKABLE if name not in _CORE_LABELS]
+    scorable = (*CHECKABLE, *FROM_ROWS)
     for name in names:
-        if name not in CHECKABLE:
+        if name not in scorable:
             raise InvalidConfig(
-                f"task {name!r} cannot be scored; choose of {', '.join(CHECKABLE)}, or CORE's.", param="config.tasks"
+                f"task {name!r} cannot be scored; choose of {', '.join(scorable)}, or CORE's.", param="config.tasks"
             )
     return names
+
+
+def _chat_task(name: str, home: Path) -> Task:
+    """Ready to be answered. Raises DataError without its data, Unavailable where answers cannot be checked here."""
+    if name not in FROM_ROWS:
+        return build(name, "held_out")
+    task = FROM_ROWS[name](read_rows(datasets_dir(home) / name))
+    task.prepare()
+    return task
 
 
 def _bpb(subject: _Subject) -> dict[str, float]:
@@ -112,12 +126,13 @@ def _core(subject: _Subject, report: Report) -> dict[str, float]:
 def _chat(subject: _Subject, names: list[str], report: Report) -> dict[str, float]:
     """Accuracy, its standard error and the number of examples of each task; the log gets some wrong answers."""
     tokenizer = subject.checkpoint.tokenizer
-    tasks = {name: build(name, "held_out")[: subject.config.max_per_task] for name in names}
+    tasks = {name: _chat_task(name, subject.job.home)[: subject.config.max_per_task] for name in names}
+    max_len = MAX_LEN - Task.max_answer_tokens + max(task.max_answer_tokens for task in tasks.values())
     total = sum(map(len, tasks.values()))
     values: dict[str, float] = {}
     num_before = 0
     with Calculator() as calculator:
-        engine = Engine.of(subject.model, tokenizer, calculator, num_slots=NUM_SLOTS, max_len=MAX_LEN)
+        engine = Engine.of(subject.model, tokenizer, calculator, num_slots=NUM_SLOTS, max_len=max_len)
         for name, task in tasks.items():
             on_progress = functools.partial(_report_after, report, num_before, total)
             score = score_task(engine, tokenizer, task, on_progress=on_progress)

@@ -119,8 +119,9 @@ def decoded(value: Any) -> Any:
 def _exception(name: str) -> type[Exception]:
     """The built-in exception of that name, which tests may expect. StopIteration would end a loop over calls early."""
     kind = getattr(builtins, name, None)
-    is_known = isinstance(kind, type) and issubclass(kind, Exception) and kind is not StopIteration
-    return kind if is_known else RuntimeError
+    if isinstance(kind, type) and issubclass(kind, Exception) and kind is not StopIteration:
+        return kind
+    return RuntimeError
 
 
 def _names(code: types.CodeType) -> set[str]:
