@@ -18,8 +18,13 @@ from nanochat.errors import InvalidConfig, Unavailable
 from nanochat.tools import bubblewrap
 from nanochat.tools.bubblewrap import Bounds, Confined, Parts, memory_file
 
-# error: it raised, exited with another status than 0, or was killed. output: it wrote more than it may.
-Outcome = Literal["ok", "error", "timeout", "memory", "output"]
+# error: it raised, exited with another status than 0, or was killed. output: it wrote more than it may. disk: it made
+# more than MAX_FILES files.
+Outcome = Literal["ok", "error", "timeout", "memory", "output", "disk"]
+
+MAX_FILES = 10_000
+# Files are counted so often: as many as can be made meanwhile take some 10 MB.
+_LOOK_EVERY_S = 0.05
 
 _CHUNK_BYTES = 2**16
 _KILLED = 128 + 9
@@ -117,7 +122,7 @@ class Sandbox:
         if confined.stdout is not None:
             sinks[confined.stdout] = stdout
         sinks |= {peer.stderr: bytearray() for peer in peers}
-        stopped = _watch(confined, sinks, began + limits.wall_s, limits.output_bytes)
+        stopped = _watch([confined, *peers], sinks, began + limits.wall_s, limits.output_bytes)
         for each in (confined, *peers):
             each.kill()
         status = confined.wait()
@@ -154,9 +159,10 @@ def encoded(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-# Ends with 0 if it is alone, can start nothing, has no network and no disk, and is held by its limits.
+# Ends with 0 if it is alone, can start nothing, has no network and no disk, and is held by its limits; not before its
+# files were counted.
 _PROBE = """
-import ctypes, os, resource, socket
+import os, resource, socket, time
 def is_refused(attempt, *arguments):
     try:
         attempt(*arguments)
@@ -168,6 +174,7 @@ assert is_refused(os.fork)
 assert is_refused(socket.socket)
 assert is_refused(os.open, "/main", os.O_CREAT | os.O_WRONLY)
 assert is_refused(resource.setrlimit, resource.RLIMIT_AS, (2**60, 2**60))
+time.sleep(0.2)
 """
 
 
@@ -197,18 +204,28 @@ _HINT = (
 )
 
 
-def _watch(confined: Confined, sinks: Mapping[FileIO, bytearray], deadline: float, limit: int) -> Outcome | None:
-    """Read what programs write until the first has ended (None), time is up, or one has written more than `limit`."""
+def _watch(
+    programs: Sequence[Confined], sinks: Mapping[FileIO, bytearray], deadline: float, limit: int
+) -> Outcome | None:
+    """Read what programs write until the first has ended (None), time is up, or one of them has overdone it.
+
+    Raises Unavailable where one cannot be looked at.
+    """
+    next_look = time.monotonic() + _LOOK_EVERY_S
     with selectors.DefaultSelector() as selector:
-        selector.register(confined.ended, selectors.EVENT_READ)
+        selector.register(programs[0].ended, selectors.EVENT_READ)
         for pipe in sinks:
             selector.register(pipe, selectors.EVENT_READ)
         while True:
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
+            now = time.monotonic()
+            if now >= deadline:
                 return "timeout"
-            for key, _ in selector.select(remaining):
-                if key.fileobj == confined.ended:
+            if now >= next_look:
+                next_look = now + _LOOK_EVERY_S
+                if any(_num_files(program) > MAX_FILES for program in programs):
+                    return "disk"
+            for key, _ in selector.select(min(deadline, next_look) - now):
+                if key.fileobj == programs[0].ended:
                     return None
                 assert isinstance(key.fileobj, FileIO)
                 sink = sinks[key.fileobj]
@@ -218,6 +235,15 @@ def _watch(confined: Confined, sinks: Mapping[FileIO, bytearray], deadline: floa
                     selector.unregister(key.fileobj)
                 if len(sink) > limit:
                     return "output"
+
+
+def _num_files(program: Confined) -> int:
+    try:
+        return program.num_files()
+    except PermissionError as exc:
+        raise Unavailable(
+            "the files of a generated program cannot be counted, for which root needs the capability SYS_PTRACE."
+        ) from exc
 
 
 def _take_rest(pipe: FileIO, sink: bytearray, limit: int) -> Outcome | None:

@@ -1,6 +1,5 @@
 """Attacks on the machine's time, memory and disk: each ends by itself, soon, and leaves nothing behind."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -104,12 +103,12 @@ ATTACKS: dict[str, tuple[str, set[Outcome], str | None]] = {
     ),
     "very many files": (
         "import os\nfor number in range(10**9): os.close(os.open(f'/tmp/{number}', os.O_CREAT))",
-        {"timeout", "error"},
+        {"disk"},
         "",
     ),
     "a very deep folder": (
         "import os\nfor _ in range(10**9):\n    os.mkdir('d'); os.chdir('d')",
-        {"timeout", "error"},
+        {"disk"},
         "",
     ),
     "endless output": ("while True: print('x' * 1000)", {"output"}, "x" * 1000 + "\n"),
@@ -164,13 +163,11 @@ def confined_processes() -> set[int]:
 
 @pytest.fixture(autouse=True)
 def nothing_stays() -> Iterator[None]:
-    """No child, no descriptor, no file: neither of this process nor in its temporary folder."""
-    before = set(os.listdir("/tmp")), len(os.listdir("/proc/self/fd")), Path("/proc/self/mountinfo").read_text()
+    """No child, alive or dead, no descriptor and no mount."""
+    process = psutil.Process()
+    before = process.children(recursive=True), process.num_fds(), Path("/proc/self/mountinfo").read_text()
     yield
-    assert not [child for child in psutil.Process().children(recursive=True) if "bwrap" in child.name()]
-    after = set(os.listdir("/tmp")), len(os.listdir("/proc/self/fd")), Path("/proc/self/mountinfo").read_text()
-    assert not {name for name in after[0] - before[0] if "sandbox" in name or "bwrap" in name}
-    assert after[1:] == before[1:]
+    assert (process.children(recursive=True), process.num_fds(), Path("/proc/self/mountinfo").read_text()) == before
 
 
 def run(sandbox: Sandbox, program: str, limits: Limits = LIMITS) -> Result:
@@ -207,12 +204,6 @@ def test_a_program_that_ended_is_gone_with_its_files(sandbox: Sandbox) -> None:
     for _ in range(2):
         assert run(sandbox, "import os; print(os.listdir('/tmp')); open('/tmp/mine', 'w').close()").stdout == "[]\n"
     assert confined_processes() <= before
-
-
-def test_zombies_do_not_gather(sandbox: Sandbox) -> None:
-    for _ in range(10):
-        run(sandbox, "pass")
-    assert not [child for child in psutil.Process().children() if child.status() == psutil.STATUS_ZOMBIE]
 
 
 def test_the_program_ends_when_the_process_that_runs_it_is_killed(sandbox: Sandbox) -> None:

@@ -91,7 +91,10 @@ FILES = {
     "linking a library": "attempt(os.link, os.__file__, '/tmp/os.py')",
     "writing to its own program": "attempt(open, '/program/main.py', 'w')",
     "writing to /dev/shm": "attempt(open, '/dev/shm/x', 'w')",
-    "shared memory": "from multiprocessing import shared_memory as s; attempt(lambda: s.SharedMemory(create=True, size=9))",
+    "shared memory": """
+        from multiprocessing.shared_memory import SharedMemory
+        attempt(lambda: SharedMemory(create=True, size=4096))
+    """,
     "new device": "import stat; attempt(os.mknod, '/tmp/disk', stat.S_IFBLK | 0o600, os.makedev(8, 0))",
     "disk": "attempt(open, '/dev/sda', 'rb') if not os.path.exists('/dev/vda') else print('there is a disk')",
     "memory of the machine": "attempt(open, '/dev/mem', 'rb')",
