@@ -204,7 +204,7 @@ def start(
                 extra_groups=None if nobody is None else [],
             )
         except (OSError, subprocess.SubprocessError) as exc:
-            raise Unavailable(f"a generated program could not be started: {exc}.") from exc
+            raise Unavailable(f"a generated program could not be started by {_user()}: {exc}.") from exc
         confined = Confined(monitor, status, output, stderr)
         kept.callback(confined.close)
         # The program's ends, so that what is read ends with it.
@@ -219,7 +219,7 @@ def start(
         except (OSError, ValueError, LookupError) as exc:
             confined.kill()
             filter_in.close()
-            said = stderr.read().decode(errors="replace").strip()
+            said = stderr.read().decode(errors="replace").strip().rstrip(".")
             raise Unavailable(f"a generated program could not be confined: {said or exc}.") from exc
         kept.pop_all()
     return confined
