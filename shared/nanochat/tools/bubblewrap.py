@@ -181,18 +181,13 @@ def start(
             stderr, stderr_in = _pipe(kept, theirs)
             output, stdout_in = (None, stdout) if stdout else _pipe(kept, theirs)
             nobody = _NOBODY if os.geteuid() == 0 else None
+            command = [
+                *_command(parts, bounds.disk_bytes, contents, filter_out, status_in),
+                *("--", str(parts.python), *_PYTHON_OPTIONS, "/program/limits.py", json.dumps(bounds.by_resource())),
+                *(f"/program/{arguments[0]}", *arguments[1:]),
+            ]
             monitor = subprocess.Popen(
-                [
-                    *_command(parts, bounds.disk_bytes, contents, filter_out, status_in),
-                    *(
-                        "--",
-                        str(parts.python),
-                        *_PYTHON_OPTIONS,
-                        "/program/limits.py",
-                        json.dumps(bounds.by_resource()),
-                    ),
-                    *(f"/program/{arguments[0]}", *arguments[1:]),
-                ],
+                command,
                 stdin=stdin,
                 stdout=stdout_in,
                 stderr=stderr_in,
@@ -205,7 +200,12 @@ def start(
             )
         except (OSError, subprocess.SubprocessError) as exc:
             raise Unavailable(f"a generated program could not be started by {_user()}: {exc}.") from exc
-        confined = Confined(monitor, status, output, stderr)
+        try:
+            confined = Confined(monitor, status, output, stderr)
+        except OSError as exc:
+            monitor.kill()
+            monitor.wait()
+            raise Unavailable(f"a generated program could not be watched: {exc}.") from exc
         kept.callback(confined.close)
         # The program's ends, so that what is read ends with it.
         for file in (filter_out, status_in, stderr_in):
@@ -226,8 +226,12 @@ def start(
 
 
 def memory_file(content: bytes) -> FileIO:
-    """A file in memory that nobody can change, at its beginning. Raises OSError."""
-    file = os.fdopen(os.memfd_create("program", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "w+b", buffering=0)
+    """A file in memory that nobody can change, at its beginning. Raises Unavailable."""
+    try:
+        descriptor = os.memfd_create("program", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    except OSError as exc:
+        raise Unavailable(f"a generated program could not be started: {exc.strerror}.") from exc
+    file = os.fdopen(descriptor, "w+b", buffering=0)
     try:
         remaining = memoryview(content)
         while remaining:

@@ -1,5 +1,6 @@
 """Attacks on the machine's time, memory and disk: each ends by itself, soon, and leaves nothing behind."""
 
+import resource
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from nanochat.errors import Unavailable
 from nanochat.tools.sandbox import Limits, Outcome, Result, Sandbox
 from tests.integration.sandbox.conftest import LIMITS
 
@@ -250,3 +252,18 @@ def _wait_until(is_so: object, deadline_s: float = 20.0) -> None:
     while not is_so():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def test_where_descriptors_run_out_it_says_so_and_keeps_none(sandbox: Sandbox) -> None:
+    process, (soft, hard) = psutil.Process(), resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = process.num_fds()
+    for spare in range(1, 18):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before + spare, hard))
+        try:
+            assert sandbox.run("pass").outcome == "ok"
+        except Unavailable as exc:
+            assert "Too many open files" in exc.message
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert process.num_fds() == before
+        assert not process.children()

@@ -9,7 +9,8 @@ import os
 import resource
 import sys
 
-for number, limit in json.loads(sys.argv[1]).items():
-    resource.setrlimit(int(number), (limit, limit))
-# The same options as this interpreter's.
-os.execv(sys.executable, [sys.executable, *sys.orig_argv[1 : -len(sys.argv)], *sys.argv[2:]])
+if __name__ == "__main__":
+    for number, limit in json.loads(sys.argv[1]).items():
+        resource.setrlimit(int(number), (limit, limit))
+    # The same options as this interpreter's.
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1 : -len(sys.argv)], *sys.argv[2:]])
