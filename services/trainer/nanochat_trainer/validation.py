@@ -4,7 +4,7 @@ The shape of a config is protocol/jobs.py; what a recipe can only find out from 
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from nanochat.checkpoint.manifest import MANIFEST, checkpoints_dir
@@ -27,7 +27,7 @@ from nanochat.protocol.jobs import (
 )
 from nanochat.references import References
 from nanochat.sizes import num_parameters
-from nanochat.tasks.registry import TASKS
+from nanochat.tasks.registry import FROM_ROWS, TASKS
 
 # Kinds that the API knows and no recipe can run yet.
 COMING_KINDS: frozenset[JobKind] = frozenset({"rl", "report"})
@@ -59,9 +59,9 @@ def _check_job(job: Job, earlier: Sequence[Job], references: References, home: P
             _check_batch(config, config.max_seq_len or DEFAULT_SEQUENCE_LEN, job.num_processes)
         case SftConfig():
             _check_batch(config, config.max_seq_len, job.num_processes)
-            _check_tasks("config.mixture", [item.task for item in config.mixture if item.task is not None])
+            _check_tasks("config.mixture", TASKS, [item.task for item in config.mixture if item.task is not None])
         case EvaluateConfig():
-            _check_tasks("config.tasks", config.tasks or [])
+            _check_tasks("config.tasks", [*TASKS, *FROM_ROWS], config.tasks or [])
         case DatasetConfig():
             _check_dataset(config, home)
         case _:
@@ -121,11 +121,11 @@ def _check_batch(config: TrainingConfig, max_seq_len: int | None, num_processes:
         )
 
 
-def _check_tasks(param: str, names: Sequence[str]) -> None:
+def _check_tasks(param: str, known: Collection[str], names: Sequence[str]) -> None:
     for name in names:
-        if name not in TASKS:
+        if name not in known:
             raise InvalidConfig(
-                f"{param}: task {name!r} is not known; choose from {', '.join(sorted(TASKS))}.", param=param
+                f"{param}: task {name!r} is not known; choose from {', '.join(sorted(known))}.", param=param
             )
 
 

@@ -11,9 +11,6 @@ from nanochat.tasks.base import Task
 from nanochat.tokenizer.bpe import Tokenizer
 from nanochat.tokenizer.chat import render_prompt
 
-# Longer than any right answer of a generated task; a model that rambles costs no more than this.
-MAX_ANSWER_TOKENS = 128
-
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
@@ -52,25 +49,28 @@ def score_task(
     """Answer the last user message of every conversation of a task and check it.
 
     `on_progress` is called with the number of finished examples after each chunk. Raises InvalidConfig for a task whose
-    answers cannot be checked, ContextTooLong where a conversation does not fit the model.
+    answers cannot be checked, Unavailable where that cannot be done here, ContextTooLong where a conversation does not
+    fit the model.
     """
     if not task.is_checkable or not len(task):
         raise InvalidConfig(f"task {type(task).__name__} has no checkable answers; choose another one.", param="tasks")
-    params = SamplingParams(temperature=0.0, max_tokens=MAX_ANSWER_TOKENS)
+    task.prepare()
+    params = SamplingParams(temperature=0.0, max_tokens=task.max_answer_tokens)
     num_right = 0.0
     failures: list[Failure] = []
     for start in range(0, len(task), chunk_size):
         conversations = list(task[start : start + chunk_size])
         prompts = [render_prompt(tokenizer, conversation.messages[:-1]) for conversation in conversations]
-        for conversation, (completion,) in zip(conversations, engine.generate(prompts, params), strict=True):
-            reward = task.reward(conversation, completion.text)
+        texts = [completion.text for (completion,) in engine.generate(prompts, params)]
+        rewards = task.rewards(conversations, texts)
+        for conversation, text, reward in zip(conversations, texts, rewards, strict=True):
             num_right += reward
             if reward < 1 and len(failures) < 5:
                 failures.append(
                     Failure(
                         request=str(conversation.messages[-2].content),
                         expected=conversation.answer or "",
-                        answer=completion.text,
+                        answer=text,
                     )
                 )
         on_progress(start + len(conversations))

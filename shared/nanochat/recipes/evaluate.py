@@ -4,11 +4,13 @@ import functools
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from nanochat.checkpoint import store
 from nanochat.checkpoint.store import Checkpoint
 from nanochat.collectives import Peers
 from nanochat.data.loader import validation_loader
+from nanochat.data.registry import datasets_dir
 from nanochat.engine.generate import Engine
 from nanochat.errors import DataError, InvalidConfig
 from nanochat.evals.chat import ChatScore, score_task
@@ -21,7 +23,9 @@ from nanochat.recipes.device import Device, choose_device
 from nanochat.recipes.distributed import joined
 from nanochat.recipes.job import JobContext, Outcome
 from nanochat.recipes.validation import MAX_LEN, NUM_SLOTS, log_samples, measure_bpb, measure_core
-from nanochat.tasks.registry import CHECKABLE, build
+from nanochat.tasks.base import Task
+from nanochat.tasks.registry import CHECKABLE, FROM_ROWS, build
+from nanochat.tasks.rows import read_rows
 from nanochat.tools.calculator import Calculator
 
 log = logging.getLogger(__name__)
@@ -86,12 +90,22 @@ class _Subject:
 def _chat_tasks(config: EvaluateConfig) -> list[str]:
     """The chat tasks that the job names. Raises InvalidConfig for what is neither one of them nor of CORE's."""
     names = [name for name in config.tasks or CHECKABLE if name not in _CORE_LABELS]
+    scorable = (*CHECKABLE, *FROM_ROWS)
     for name in names:
-        if name not in CHECKABLE:
+        if name not in scorable:
             raise InvalidConfig(
-                f"task {name!r} cannot be scored; choose of {', '.join(CHECKABLE)}, or CORE's.", param="config.tasks"
+                f"task {name!r} cannot be scored; choose of {', '.join(scorable)}, or CORE's.", param="config.tasks"
             )
     return names
+
+
+def _chat_task(name: str, home: Path) -> Task:
+    """Ready to be answered. Raises DataError without its data, Unavailable where answers cannot be checked here."""
+    if name not in FROM_ROWS:
+        return build(name, "held_out")
+    task = FROM_ROWS[name](read_rows(datasets_dir(home) / name))
+    task.prepare()
+    return task
 
 
 def _bpb(subject: _Subject) -> dict[str, float]:
@@ -128,13 +142,14 @@ def _chat(subject: _Subject, names: list[str], report: Report) -> dict[str, floa
     Ranks take turns with the examples; what is reported on the way is rank 0's share.
     """
     tokenizer, peers = subject.checkpoint.tokenizer, subject.peers
-    tasks = {name: build(name, "held_out")[: subject.config.max_per_task] for name in names}
+    tasks = {name: _chat_task(name, subject.job.home)[: subject.config.max_per_task] for name in names}
     shares = {name: task[peers.rank :: peers.world_size] for name, task in tasks.items()}
+    max_len = MAX_LEN - Task.max_answer_tokens + max(task.max_answer_tokens for task in tasks.values())
     total = sum(map(len, shares.values()))
     values: dict[str, float] = {}
     num_before = 0
     with Calculator() as calculator:
-        engine = Engine.of(subject.model, tokenizer, calculator, num_slots=NUM_SLOTS, max_len=MAX_LEN)
+        engine = Engine.of(subject.model, tokenizer, calculator, num_slots=NUM_SLOTS, max_len=max_len)
         for name, task in shares.items():
             on_progress = functools.partial(_report_after, report, num_before, total)
             own = score_task(engine, tokenizer, task, on_progress=on_progress) if len(task) else None

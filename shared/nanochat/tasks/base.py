@@ -7,9 +7,9 @@ import copy
 import random
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Self, overload
+from typing import Any, Literal, Self, overload
 
 from nanochat.protocol.generate import Message
 
@@ -32,11 +32,21 @@ class Conversation:
     context_only: frozenset[int] = frozenset()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A row of a benchmark's data, and where it stands ("FILE, line N")."""
+
+    place: str
+    values: dict[str, Any]
+
+
 class Task(ABC):
     """An indexable set of conversations of one split. Slices are views: no example is made or copied by slicing."""
 
     split: Split
     is_checkable: bool = False
+    # Longer than any right answer; a model that rambles costs no more than this.
+    max_answer_tokens: int = 128
 
     def __init__(self, split: Split, num_examples: int) -> None:
         self.split = split
@@ -49,6 +59,13 @@ class Task(ABC):
     def reward(self, conversation: Conversation, text: str) -> float:
         """1.0 if `text`, an assistant's whole content, comes to the conversation's answer; else 0.0."""
         return float(conversation.answer is not None and text.strip() == conversation.answer)
+
+    def rewards(self, conversations: Sequence[Conversation], texts: Sequence[str]) -> list[float]:
+        """`reward` of each, for tasks that can do several at once."""
+        return [self.reward(conversation, text) for conversation, text in zip(conversations, texts, strict=True)]
+
+    def prepare(self) -> None:  # noqa: B027 - most have nothing to prepare
+        """Raise Unavailable where answers cannot be checked on this machine. Called before a model answers any."""
 
     def __len__(self) -> int:
         return len(self._indices)

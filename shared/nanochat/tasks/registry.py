@@ -1,10 +1,13 @@
 """The tasks that a job can name. A new task is one file and one line here."""
 
+from collections.abc import Callable, Iterable
+
 from nanochat.errors import InvalidConfig
 from nanochat.tasks.arithmetic import Arithmetic
-from nanochat.tasks.base import GeneratedTask, Split
+from nanochat.tasks.base import GeneratedTask, Row, Split, Task
 from nanochat.tasks.counting import Counting
 from nanochat.tasks.dialogue import Dialogue
+from nanochat.tasks.humaneval import HumanEval
 from nanochat.tasks.smalltalk import Smalltalk
 from nanochat.tasks.spelling import Spelling
 
@@ -15,7 +18,9 @@ TASKS: dict[str, type[GeneratedTask]] = {
     "smalltalk": Smalltalk,
     "dialogue": Dialogue,
 }
-# Those whose answers can be checked, in the order in which reports show them.
+# Benchmarks, made of the rows of their data (rows.py), which lie under $NANOCHAT_HOME/datasets by these names.
+FROM_ROWS: dict[str, Callable[[Iterable[Row]], Task]] = {"humaneval": HumanEval}
+# Generated ones whose answers can be checked, in the order in which reports show them.
 CHECKABLE = tuple(name for name, task in TASKS.items() if task.is_checkable)
 
 
