@@ -20,8 +20,8 @@ from nanochat.model.precision import is_nvidia
 # in pieces of a row, each with the keys it can see. flex: PyTorch's FlexAttention, which passes over masked blocks.
 Backend = Literal["flash2", "flash3", "flash4", "sdpa", "banded", "flex"]
 
-# Queries of one piece. A mask saves the fused kernel of CPUs no work, so rows are cut: 0.6 of the time of full causal
-# attention, forward and backward, at T = 512 and a window of 128 as at T = 2048 and one of 512.
+# Queries of one piece. A mask saves the fused kernel of CPUs no work, so rows are cut: 0.7 of the time of full causal
+# attention where masks alone take up to 1.9 (docs/performance.md).
 BAND = 128
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from nanochat.errors import InvalidConfig
+from nanochat.recipes.__main__ import _explained
 from nanochat.recipes.batch import BatchSizes, check_sequence_len, cut_batch, is_failed_allocation, out_of_memory
 
 CPU = torch.device("cpu")
@@ -59,3 +60,11 @@ def test_a_failed_allocation_is_known_on_a_cpu_and_nothing_else_is_taken_for_one
     assert is_failed_allocation(RuntimeError("MPS backend out of memory (MPS allocated: 17.91 GB)"))
     sizes = BatchSizes(sequence_len=128, device_batch_size=8, num_micro_steps=1)
     assert out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"), sizes) is None
+
+
+def test_memory_that_runs_out_elsewhere_has_the_same_code() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60, dtype=torch.int8)
+    for exc in (caught.value, MemoryError(), torch.OutOfMemoryError("CUDA out of memory.")):
+        assert _explained(exc)[0] == "out_of_memory"
+    assert _explained(RuntimeError("shapes"))[0] == "internal_error"
