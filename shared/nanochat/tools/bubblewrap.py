@@ -129,7 +129,7 @@ class Confined:
             return 0
         try:
             # Until bubblewrap has changed the root, it is this machine's own.
-            if os.fstat(folder).st_dev == os.stat("/tmp").st_dev:
+            if os.fstat(folder).st_dev == Path("/tmp").stat().st_dev:
                 return 0
             found = os.statvfs(folder)
             return found.f_files - found.f_ffree
