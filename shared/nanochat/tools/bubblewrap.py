@@ -124,10 +124,17 @@ class Confined:
         account: five seconds would make a gigabyte of empty files.
         """
         try:
-            found = os.statvfs(f"/proc/{self._pid}/root/tmp")
-        except (FileNotFoundError, ProcessLookupError):  # it has ended
+            folder = os.open(f"/proc/{self._pid}/root/tmp", os.O_PATH)
+        except (FileNotFoundError, ProcessLookupError):  # not there yet, or has ended
             return 0
-        return found.f_files - found.f_ffree
+        try:
+            # Until bubblewrap has changed the root, it is this machine's own.
+            if os.fstat(folder).st_dev == Path("/tmp").stat().st_dev:
+                return 0
+            found = os.statvfs(folder)
+            return found.f_files - found.f_ffree
+        finally:
+            os.close(folder)
 
     def kill(self) -> None:
         """End the program; bubblewrap, which waits for it, ends after it."""

@@ -1,5 +1,6 @@
 """The four stages under a real torchrun, one after the other, each from its spec file."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from nanochat.checkpoint import manifest
 from nanochat.optim.horizon import plan_horizon
 from nanochat.protocol.progress import Metric, Progress
+from nanochat.tools.sandbox import probe
 
 from .conftest import Workshop
 
@@ -75,3 +77,16 @@ def test_core_reads_the_files_that_are_there(workshop: Workshop) -> None:
     (folder / "copa.jsonl").write_text(line * 4)
     ran = workshop.run(workshop.evaluate("core", evals=["core", "sample"]))
     assert ran.result.values.keys() == {"core_copa", "core_metric", "core_num_tasks"}
+
+
+def test_programs_that_a_model_writes_are_judged_in_the_sandbox(workshop: Workshop) -> None:
+    if probe() is not None:
+        pytest.skip(str(probe()))
+    folder = workshop.home / "datasets" / "humaneval"
+    folder.mkdir(parents=True)
+    names = ["task_id", "prompt", "entry_point", "canonical_solution", "test"]
+    # Any program with such a function passes, and a model of eight steps writes none.
+    problem = dict(zip(names, ["T/0", "def f():\n", "f", "    return 1\n", "def check(f): pass\n"], strict=True))
+    (folder / "problems.jsonl").write_text((json.dumps(problem) + "\n") * 3)
+    ran = workshop.run(workshop.evaluate("programs", evals=["chat"], tasks=["humaneval"]))
+    assert ran.result.values == {"humaneval_accuracy": 0.0, "humaneval_stderr": 0.0, "humaneval_count": 2.0}

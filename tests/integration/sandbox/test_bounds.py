@@ -267,3 +267,9 @@ def test_where_descriptors_run_out_it_says_so_and_keeps_none(sandbox: Sandbox) -
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert process.num_fds() == before
         assert not process.children()
+
+
+def test_a_slow_start_is_not_taken_for_many_files(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nanochat.tools.sandbox._LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr("nanochat.tools.sandbox.MAX_FILES", 20)  # fewer than there are on any machine's own disk
+    assert {sandbox.run("pass").outcome for _ in range(10)} == {"ok"}

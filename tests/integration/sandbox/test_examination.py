@@ -1,6 +1,7 @@
 """Programs that would pass without being right: none does, and one that is right does."""
 
 import textwrap
+from dataclasses import replace
 
 import pytest
 
@@ -117,8 +118,6 @@ def outcome(sandbox: Sandbox, program: str, tests: str = TESTS, name: str = "tot
 
 @pytest.fixture(scope="module")
 def impatient(sandbox: Sandbox) -> Sandbox:
-    from dataclasses import replace
-
     return Sandbox(replace(sandbox.limits, wall_s=2.0))
 
 
@@ -161,6 +160,22 @@ def test_an_iterator_is_its_items_and_an_exception_its_kind(sandbox: Sandbox) ->
         raise AssertionError
     """
     assert outcome(sandbox, "def count(n): return (i for i in list(range(n)))", tests, "count") == "ok"
+
+
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [
+        ("def f(): pass", "ok"),
+        ("", "error"),
+        ("f = 1", "error"),
+        ("def f(", "error"),
+        ("import os; os._exit(0)", "error"),
+    ],
+)
+def test_even_where_the_tests_ask_nothing_there_must_be_the_function(
+    sandbox: Sandbox, program: str, expected: str
+) -> None:
+    assert outcome(sandbox, program, "def check(candidate): pass", "f") == expected
 
 
 def test_tests_call_other_functions_of_the_program(sandbox: Sandbox) -> None:

@@ -1,9 +1,9 @@
 """The two sides of an examination, each in a sandbox of its own: python examination.py answer | ask NAME.
 
-`answer` imports program.py, which nobody has read, and calls its functions as it is asked to. `ask` imports tests.py
-and runs its `check(candidate)`; the candidate, and every name that the tests use without defining it, is a function of
-the other side. A line of JSON is a call or an answer. Only plain data cross, and neither side runs the other's code: so
-it is the tests' side that compares, and it ends well only where the tests came to their end.
+`answer` imports program.py, which nobody has read, says which functions it has, and calls them as it is asked to. `ask`
+imports tests.py and runs its `check(candidate)`; the candidate, and every function that the tests use without defining
+it, is one of the other side. A line of JSON is a call or an answer. Only plain data cross, and neither side runs the
+other's code: so it is the tests' side that compares, and it ends well only where the tests came to their end.
 """
 
 import builtins
@@ -32,6 +32,7 @@ def answer() -> None:
     os.dup2(0, 1)
     sys.set_int_max_str_digits(0)
     program = importlib.import_module("program")
+    _say(answers, json.dumps([name for name, value in vars(program).items() if callable(value)]))
     for line in asked:
         name, arguments = json.loads(line)
         try:
@@ -48,7 +49,10 @@ def ask(name: str) -> None:
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - for as long as this process lives
     sys.set_int_max_str_digits(0)
     tests = importlib.import_module("tests")
-    for used in _names(tests.check.__code__):
+    offered = json.loads(_heard())
+    if name not in offered:
+        raise NameError(f"the program has no function {name}")
+    for used in _names(tests.check.__code__).intersection(offered):
         if not hasattr(tests, used) and not hasattr(builtins, used):
             setattr(tests, used, Remote(used))
     tests.check(Remote(name))
@@ -62,10 +66,7 @@ class Remote:
 
     def __call__(self, *arguments: object) -> object:
         _say(sys.__stdout__, json.dumps([self.name, encoded(arguments)]))
-        line = sys.stdin.readline()
-        if not line.endswith("\n"):
-            raise EOFError("the program has ended")
-        reply = json.loads(line)
+        reply = json.loads(_heard())
         if "raised" in reply:
             raise _exception(str(reply["raised"]))(str(reply.get("message")))
         return decoded(reply["value"])
@@ -133,6 +134,13 @@ def _say(stream: TextIO | None, line: str) -> None:
     assert stream is not None
     stream.write(line + "\n")
     stream.flush()
+
+
+def _heard() -> str:
+    line = sys.stdin.readline()
+    if not line.endswith("\n"):
+        raise EOFError("the program has ended")
+    return line
 
 
 if __name__ == "__main__":
