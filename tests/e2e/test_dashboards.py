@@ -39,7 +39,9 @@ def watched(prometheus: Prometheus, stack: RealStack) -> Prometheus:
     """After answers, refusals and a run that Prometheus has seen."""
     wait_until(lambda: prometheus.query('up{job="worker"} == 1'), "Prometheus scrapes the worker", 60.0)
     tokenizer = next(job["id"] for job in stack.get("/v1/jobs")["data"] if job["kind"] == "tokenizer")
-    config = {**TINY["pretrain"], "dataset": "python-docs", "tokenizer": tokenizer, "num_iterations": 60}
+    # Some seconds of steps between evaluations: a speed is one between two reports, and Prometheus has to pass by.
+    steps = {"num_iterations": 600, "eval_every": 300, "save_every": 300}
+    config = {**TINY["pretrain"], **steps, "dataset": "python-docs", "tokenizer": tokenizer}
     job = stack.post("/v1/jobs", {"kind": "pretrain", "name": RUN, "config": config})
     for _ in range(3):
         for is_stream in (False, True):
