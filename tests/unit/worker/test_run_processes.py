@@ -5,8 +5,8 @@ from prometheus_client import CollectorRegistry
 
 from nanochat_worker.run_processes import RunProcessesCollector
 
-# Uses a tenth of a second of CPU in a child of its own, then says so and waits for the end of its input.
-WORK = "import time, sys\nwhile time.process_time() < 0.1: pass\nprint(flush=True)\nsys.stdin.read()"
+# Uses 0.15 s of CPU in a child of its own (the system counts hundredths), then says so and waits for its input to end.
+WORK = "import time, sys\nwhile time.process_time() < 0.15: pass\nprint(flush=True)\nsys.stdin.read()"
 NESTED = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {WORK!r}])"
 
 
