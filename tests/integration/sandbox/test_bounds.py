@@ -256,7 +256,7 @@ def _wait_until(is_so: object, deadline_s: float = 20.0) -> None:
 
 def test_where_descriptors_run_out_it_says_so_and_keeps_none(sandbox: Sandbox) -> None:
     process, (soft, hard) = psutil.Process(), resource.getrlimit(resource.RLIMIT_NOFILE)
-    before = process.num_fds()
+    before, others = process.num_fds(), set(process.children())  # servers of other tests
     for spare in range(1, 18):
         resource.setrlimit(resource.RLIMIT_NOFILE, (before + spare, hard))
         try:
@@ -266,7 +266,7 @@ def test_where_descriptors_run_out_it_says_so_and_keeps_none(sandbox: Sandbox) -
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert process.num_fds() == before
-        assert not process.children()
+        assert set(process.children()) <= others
 
 
 def test_a_slow_start_is_not_taken_for_many_files(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
