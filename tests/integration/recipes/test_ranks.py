@@ -14,7 +14,7 @@ from nanochat.checkpoint import manifest, store
 from nanochat.protocol.progress import CheckpointWritten, Failure, Progress, Result
 
 from .conftest import Workshop, write_dataset
-from .test_resume import LONG, wait_for_steps
+from .test_resume import LONG, wait, wait_for_steps
 
 pytestmark = pytest.mark.slow
 
@@ -65,8 +65,14 @@ def test_a_signal_to_one_rank_stops_all_at_one_step(workshop: Workshop) -> None:
     long = workshop.pretrain("stopped", num_iterations=LONG, eval_every=0, device_batch_size=2)
     process = workshop.start(long, ranks=2)
     wait_for_steps(workshop, long)
-    ranks = psutil.Process(process.pid).children(recursive=True)
-    by_rank = {int(rank.environ()["RANK"]): rank for rank in ranks if "RANK" in rank.environ()}
+    by_rank: dict[int, psutil.Process] = {}
+
+    def both_are_found() -> bool:
+        ranks = psutil.Process(process.pid).children(recursive=True)
+        by_rank.update({int(rank.environ()["RANK"]): rank for rank in ranks if "RANK" in rank.environ()})
+        return by_rank.keys() == {0, 1}
+
+    wait(both_are_found)
     by_rank[1].send_signal(signal.SIGTERM)
     stopped = workshop.finish(long, process)
     assert len(stopped.checkpoints) == 1
