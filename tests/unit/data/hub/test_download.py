@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -143,8 +144,9 @@ async def test_retry_after_is_waited_for_by_everyone(
         now[0] += seconds
         await real_sleep(0)
 
-    monkeypatch.setattr("nanochat.data.hub.patience.asyncio.sleep", sleep)
-    monkeypatch.setattr("nanochat.data.hub.patience.time.monotonic", lambda: now[0])
+    # That module's names alone: servers of other tests sleep in this process, too.
+    monkeypatch.setattr("nanochat.data.hub.patience.asyncio", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr("nanochat.data.hub.patience.time", SimpleNamespace(monotonic=lambda: now[0]))
     hub.faults[VALIDATION] = [Fault(status=429, headers={"retry-after": "7"})]
     await get(num_shards=1)
     assert sum(slept) == pytest.approx(7.0)
