@@ -194,7 +194,7 @@ class GPT(nn.Module):
         x = self._run_blocks(token_ids, self._smear(e, previous), Rotation(self.cos[:T], self.sin[:T]), None)
         if targets is None:
             return self._logits(x)
-        loss: Tensor = self.loss(x, self._head_weight(x.dtype), targets, reduction)
+        loss: Tensor = self.loss(x, self._head_weight(), targets, reduction)
         return loss
 
     @torch.inference_mode()
@@ -247,7 +247,8 @@ class GPT(nn.Module):
 
     def _logits(self, x: Tensor) -> Tensor:
         """Softcapped, in float32, without the padding of the vocabulary: (..., C) -> (..., V)."""
-        return softcap(F.linear(x, self._head_weight(x.dtype)), self.config.softcap)
+        return softcap(F.linear(x, self._head_weight().to(x.dtype)), self.config.softcap)
 
-    def _head_weight(self, dtype: torch.dtype) -> Tensor:
-        return self.head.weight[: self.config.vocab_size].to(dtype)
+    def _head_weight(self) -> Tensor:
+        """Without the padding of the vocabulary."""
+        return self.head.weight[: self.config.vocab_size]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nanochat.model.product import linear, multiply, onednn_is_faster
+from nanochat.model.product import linear, onednn_is_faster
 from nanochat.sizes import LOGITS_AT_ONCE
 
 IGNORE_INDEX = -1
@@ -57,8 +57,8 @@ class HeadLoss(nn.Module):
     # A loop over chunks would be unrolled into a compiled graph.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, x: Tensor, weight: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
-        """x (B, T, C) and weight (V, C) in one dtype, targets (B, T) -> the mean over counted targets (0 if none), the
-        sum, or with "none" all losses (B, T), 0 where not counted; float32."""
+        """x (B, T, C), in whose dtype products are computed, weight (V, C), targets (B, T) -> the mean over counted
+        targets (0 if none), the sum, or with "none" all losses (B, T), 0 where not counted; float32."""
         assert reduction in ("mean", "sum", "none"), f"unknown reduction {reduction!r}"
         rows, flat = x.flatten(0, -2), targets.flatten()
         if reduction == "none":
@@ -104,36 +104,36 @@ class _EachLoss(torch.autograd.Function):
 
 def _losses(x: Tensor, weight: Tensor, targets: Tensor, cap: float, rows: RowLosses) -> Tensor:
     """x (N, C), targets (N,) -> losses (N,)."""
-    parts = [
-        rows(linear(x[part], weight, use_onednn=onednn_is_faster()), targets[part], cap)[0]
-        for part in _parts(x, weight)
-    ]
-    return torch.cat(parts) if parts else x.new_zeros(0, dtype=torch.float32)
+    narrow = weight.to(x.dtype)
+    losses = torch.empty(x.size(0), device=x.device)
+    for part in _parts(x, weight):
+        losses[part] = rows(_product(x[part], narrow), targets[part], cap)[0]
+    return losses
 
 
 def _losses_and_gradients(
     x: Tensor, weight: Tensor, targets: Tensor, cap: float, rows: RowLosses, row_weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The same, and the gradients of their sum, or weighted sum, to x (N, C) and weight (V, C)."""
-    onednn = onednn_is_faster() and x.device.type == "cpu" and x.dtype == torch.float32
-    losses = torch.empty(x.size(0), device=x.device)
-    x_grad, weight_grad = torch.empty_like(x), torch.zeros_like(weight, dtype=torch.float32)
-    transposed = weight_grad.new_zeros(weight.size(1), weight.size(0)) if onednn else None
+    """The same, and the gradients of their sum, or weighted sum, to x (N, C) and weight (V, C), in these' dtypes.
+
+    That of the weight adds up in float32: a sum over thousands of tokens would not fit float16.
+    """
+    narrow = weight.to(x.dtype)
+    losses, x_grad = torch.empty(x.size(0), device=x.device), torch.empty_like(x)
+    weight_grad = torch.zeros(weight.size(1), weight.size(0), device=x.device)  # (C, V): the faster way round
     for part in _parts(x, weight):
-        losses[part], grad = rows(linear(x[part], weight, use_onednn=onednn_is_faster()), targets[part], cap)
+        losses[part], grad = rows(_product(x[part], narrow), targets[part], cap)
         if row_weights is not None:
             grad = grad * row_weights[part, None]
         grad = grad.to(x.dtype)
-        x_grad[part] = multiply(grad, weight.t()) if onednn else grad @ weight
-        if transposed is not None:
-            transposed += multiply(x[part].t(), grad.t())
-        elif grad.dtype == torch.float32:
-            weight_grad.addmm_(grad.T, x[part])
-        else:
-            weight_grad += grad.T @ x[part]
-    if transposed is not None:
-        weight_grad = transposed.t()
-    return losses, x_grad, weight_grad.to(weight.dtype)
+        x_grad[part] = _product(grad, narrow.t())
+        weight_grad += _product(x[part].t(), grad.t())
+    return losses, x_grad, weight_grad.t().to(weight.dtype)
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b.T"""
+    return linear(a, b, use_onednn=onednn_is_faster())
 
 
 def _parts(x: Tensor, weight: Tensor) -> list[slice]:

@@ -87,7 +87,7 @@ def activation_bytes(config: GPTConfig, num_tokens: int, compute_bytes: int) -> 
 
 def loss_bytes(config: GPTConfig, num_tokens: int, compute_bytes: int) -> int:
     """The loss computes its gradients with itself, those of its input and of the head, a chunk of logits at a time."""
-    gradients = (num_tokens + config.vocab_size) * config.n_embd * compute_bytes if num_tokens else 0
+    gradients = (num_tokens * compute_bytes + config.vocab_size * _FLOAT32) * config.n_embd if num_tokens else 0
     return gradients + chunk_bytes(config, num_tokens)
 
 

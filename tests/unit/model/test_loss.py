@@ -48,17 +48,27 @@ def test_losses_and_gradients_are_those_of_whole_logits(reduction: str) -> None:
         torch.testing.assert_close(found_grad, expected_grad, rtol=1e-4, atol=2e-5)
 
 
-def test_a_narrow_model_has_its_gradients_in_its_own_dtype_and_its_loss_in_float32() -> None:
-    x, weight, targets = inputs(torch.bfloat16)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_narrow_model_has_its_loss_and_its_heads_gradient_in_float32(dtype: torch.dtype) -> None:
+    (x, _, targets), (_, weight, _) = inputs(dtype), inputs()
     found = HeadLoss(CAP)(x, weight, targets)
     assert found.dtype == torch.float32
     expected = whole(x, weight, targets, "mean")
     torch.testing.assert_close(found.double(), expected, rtol=0.02, atol=0.02)
-    for found_grad, expected_grad in zip(
-        torch.autograd.grad(found, (x, weight)), torch.autograd.grad(expected, (x, weight)), strict=True
-    ):
-        assert found_grad.dtype == torch.bfloat16
+    found_grads = torch.autograd.grad(found, (x, weight))
+    expected_grads = torch.autograd.grad(expected, (x, weight))
+    assert [grad.dtype for grad in found_grads] == [dtype, torch.float32]
+    for found_grad, expected_grad in zip(found_grads, expected_grads, strict=True):
         assert (found_grad - expected_grad).norm() < 0.02 * expected_grad.norm()
+
+
+def test_a_sum_beyond_float16_is_a_gradient_all_the_same() -> None:
+    """As of a scaled loss, which is lowered until its gradients fit: the head's has to be there to be lowered."""
+    x = torch.full((1, 5000, 8), 30.0, dtype=torch.float16)
+    weight = torch.zeros(V, 8, requires_grad=True)
+    HeadLoss(CAP)(x, weight, torch.zeros(1, 5000, dtype=torch.int64), "sum").backward()
+    assert weight.grad is not None
+    assert weight.grad[0].mean().item() == pytest.approx(-30.0 * 5000 * (1 - 1 / V), rel=0.01)
 
 
 def test_no_more_than_a_chunk_of_logits_exists() -> None:
