@@ -79,7 +79,9 @@ class Workshop:
         self.dataset = write_dataset(home / "datasets" / "sentences")
 
     def spec(self, kind: JobKind, name: str, config: dict[str, Any], *, attempt: int = 1) -> RunSpec:
-        return RunSpec(job_id=f"job_{name}", kind=kind, name=name, config=config, home=str(self.home), attempt=attempt)
+        return RunSpec(
+            job_id=f"job_{kind}_{name}", kind=kind, name=name, config=config, home=str(self.home), attempt=attempt
+        )
 
     def tokenizer(self, name: str = "tok", **config: Any) -> RunSpec:
         return self.spec("tokenizer", name, {"dataset": str(self.dataset), "vocab_size": 280, **config})

@@ -62,7 +62,7 @@ def test_an_evaluation_by_two_ranks_gives_the_numbers_of_one(workshop: Workshop,
 
 
 def test_a_signal_to_one_rank_stops_all_at_one_step(workshop: Workshop) -> None:
-    long = workshop.pretrain("stopped", num_iterations=LONG, eval_every=0, device_batch_size=2)
+    long = workshop.pretrain("signalled", num_iterations=LONG, eval_every=0, device_batch_size=2)
     process = workshop.start(long, ranks=2)
     wait_for_steps(workshop, long)
     by_rank: dict[int, psutil.Process] = {}
