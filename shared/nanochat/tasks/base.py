@@ -23,12 +23,14 @@ _NUMBER = re.compile(r"(?:(?<![\w)])-)?\d[\d,]*(?:\.\d+)?")
 class Conversation:
     """Messages, user and assistant in turn, ending with the assistant's.
 
-    `answer` is what the last one must come to, where that can be checked. `context_only` holds the indices of
+    `answer` is what the last one must come to, where that can be checked. `choices` are the letters that it is one of,
+    where the task is categorical: then the likeliest of them is the model's answer. `context_only` holds the indices of
     assistant messages that stand there to be read and must not be learned (rendered, mask 0).
     """
 
     messages: list[Message]
     answer: str | None = None
+    choices: tuple[str, ...] = ()
     context_only: frozenset[int] = frozenset()
 
 
@@ -45,6 +47,7 @@ class Task(ABC):
 
     split: Split
     is_checkable: bool = False
+    baseline: float = 0.0  # the accuracy of guessing
     # Longer than any right answer; a model that rambles costs no more than this.
     max_answer_tokens: int = 128
 
