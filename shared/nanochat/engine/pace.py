@@ -11,9 +11,9 @@ from collections.abc import Sequence
 # Of a step that has prompts: less would make a long one take for ever on a busy server.
 MIN_PROMPT_TOKENS = 16
 _OLDEST_SHARE = 4
-# What a prompt may add to a decoding step, of that step's own time: readers then wait at most 2.2 times as long for a
-# token as usual, which leaves room below the three times that are promised.
-MAX_ADDED_RATIO = 1.2
+# What a prompt may add to a decoding step, of that step's own time: readers then wait twice as long for a token as
+# usual, which leaves room below the three times that are promised.
+MAX_ADDED_RATIO = 1.0
 # Before anything is known.
 _FIRST_PROMPT_TOKENS = 64
 # Weight of the newest step.
