@@ -13,23 +13,10 @@ from playwright.sync_api import Page, expect
 
 from tests.compose.deployment import Deployment, docker, wait_until
 from tests.compose.traffic import Chatter
+from tests.e2e.conftest import TINY
 from tests.e2e.web.chat_page import ChatPage, hold_conversation
 
 SERVICES = ("gateway", "trainer", "worker", "inference")
-# A pipeline made so small that it learns nothing: what is tested is everything around it.
-_SMALL = {
-    "max_seq_len": 128,
-    "device_batch_size": 4,
-    "total_batch_size": 512,
-    "eval_tokens": 1024,
-    "compile": False,
-}
-TINY = {
-    "tokenizer": {"vocab_size": 300, "max_chars": 200_000},
-    "pretrain": {**_SMALL, "depth": 1, "num_iterations": 12, "eval_every": 0, "save_every": 6},
-    "sft": {**_SMALL, "num_iterations": 12, "eval_every": 0},
-    "evaluate": {"max_per_task": 2, "eval_tokens": 1024},
-}
 # Takes longer than killing everything in turn; saves often, so that every attempt gets further.
 LONG = {
     "dataset": "python-docs",

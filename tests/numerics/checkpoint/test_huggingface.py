@@ -20,26 +20,9 @@ from nanochat.model.gpt import GPT
 from nanochat.model.names import load_tensors, named_tensors
 from nanochat.tokenizer.bpe import Tokenizer
 from nanochat.tokenizer.special import ASSISTANT_START, SPECIAL_TOKENS
+from tests.numerics.constants import EARLIER, FIRST
 
-FIRST: dict[str, Any] = {
-    "window_pattern": "L",
-    "rotary_base": 10_000.0,
-    "qk_scale": 1.0,
-    "value_embeddings": False,
-    "smear": False,
-    "backout": False,
-}
 SIZES: dict[str, Any] = {"sequence_len": 96, "vocab_size": 265, "n_head": 4, "n_kv_head": 2, "n_embd": 64}
-EARLIER: dict[str, Any] = {
-    "rotary_base": 10_000.0,
-    "qk_scale": 1.0,
-    "short_window_divisor": 2,
-    "short_window_multiple": 1,
-    "value_gate_channels": 32,
-    "value_gate_range": 2.0,
-    "smear": False,
-    "backout": False,
-}
 OURS = {
     "every part": GPTConfig(**SIZES, n_layer=5, short_window_divisor=8, short_window_multiple=1),
     "earlier constants": GPTConfig(**SIZES, n_layer=4, **EARLIER),

@@ -10,25 +10,16 @@ from nanochat.config import GPTConfig
 from nanochat.errors import ContextTooLong
 from nanochat.model.gpt import GPT
 from nanochat.model.kv_cache import KVCache
+from tests.numerics.constants import EARLIER
 
 CONFIG = GPTConfig(sequence_len=200, vocab_size=70, n_layer=3, n_head=4, n_kv_head=2, n_embd=32, window_pattern="SL")
-OLDER = {
-    "rotary_base": 10_000.0,
-    "qk_scale": 1.0,
-    "short_window_divisor": 2,
-    "short_window_multiple": 1,
-    "value_gate_channels": 32,
-    "value_gate_range": 2.0,
-    "smear": False,
-    "backout": False,
-}
 # The same float32 sums in another order.
 TOLERANCE = {"rtol": 0.0, "atol": 2e-5}
 
 
 @pytest.fixture(
     scope="module",
-    params=[{"n_kv_head": 2}, {"n_kv_head": 4}, OLDER, {**OLDER, "value_embeddings": False}],
+    params=[{"n_kv_head": 2}, {"n_kv_head": 4}, EARLIER, {**EARLIER, "value_embeddings": False}],
     ids=["grouped heads", "equal heads", "older constants", "the first constants"],
 )
 def model(request: pytest.FixtureRequest, random_model: Callable[[GPTConfig], GPT]) -> GPT:

@@ -9,6 +9,7 @@ from nanochat.config import GPTConfig
 from nanochat.model.gpt import GPT
 from nanochat.model.names import named_parameters, named_tensors
 from tests.numerics import reference
+from tests.numerics.constants import EARLIER, FIRST
 
 SIZES = {"vocab_size": 70, "n_embd": 32, "n_head": 4}
 
@@ -19,33 +20,8 @@ CONFIGS = {
     ),
     "one key head for all": GPTConfig(**SIZES, sequence_len=24, n_layer=2, n_kv_head=1, window_pattern="L"),
     "a single layer": GPTConfig(**SIZES, sequence_len=24, n_layer=1, n_kv_head=4),
-    "older: no value embeddings, smear, backout": GPTConfig(
-        **SIZES,
-        sequence_len=24,
-        n_layer=3,
-        n_kv_head=4,
-        window_pattern="L",
-        rotary_base=10_000.0,
-        qk_scale=1.0,
-        value_embeddings=False,
-        smear=False,
-        backout=False,
-    ),
-    "older: wide gates of range 2, half windows": GPTConfig(
-        **SIZES,
-        sequence_len=44,
-        n_layer=3,
-        n_kv_head=4,
-        window_pattern="SSSL",
-        rotary_base=10_000.0,
-        qk_scale=1.0,
-        short_window_divisor=2,
-        short_window_multiple=1,
-        value_gate_channels=32,
-        value_gate_range=2.0,
-        smear=False,
-        backout=False,
-    ),
+    "the first constants": GPTConfig(**SIZES, **FIRST, sequence_len=24, n_layer=3, n_kv_head=4),
+    "earlier constants": GPTConfig(**SIZES, **EARLIER, sequence_len=44, n_layer=3, n_kv_head=4, window_pattern="SSSL"),
 }
 
 

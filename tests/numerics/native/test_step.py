@@ -12,6 +12,7 @@ from nanochat.config import GPTConfig
 from nanochat.model.gpt import GPT
 from nanochat.model.names import named_tensors
 from nanochat.native.model import NativeCache, NativeModel, Weights
+from tests.numerics.constants import EARLIER, FIRST
 
 pytestmark = pytest.mark.usefixtures("kernels")
 
@@ -23,35 +24,11 @@ CONFIGS = {
     "whole tiles": GPTConfig(sequence_len=256, vocab_size=768, n_layer=3, n_head=2, n_kv_head=2, n_embd=192),
     "odd sizes": GPTConfig(sequence_len=70, vocab_size=101, n_layer=2, n_head=6, n_kv_head=3, n_embd=60),
     "one layer": GPTConfig(sequence_len=64, vocab_size=100, n_layer=1, n_head=2, n_kv_head=1, n_embd=48),
-    "older constants": GPTConfig(
-        sequence_len=64,
-        vocab_size=100,
-        n_layer=2,
-        n_head=2,
-        n_kv_head=1,
-        n_embd=40,
-        window_pattern="L",
-        rotary_base=10_000.0,
-        qk_scale=1.0,
-        smear=False,
-        backout=False,
-        value_embeddings=False,
+    "the first constants": GPTConfig(
+        **FIRST, sequence_len=64, vocab_size=100, n_layer=2, n_head=2, n_kv_head=1, n_embd=40
     ),
-    "older constants: half windows, wide gates": GPTConfig(
-        sequence_len=90,
-        vocab_size=100,
-        n_layer=4,
-        n_head=4,
-        n_kv_head=2,
-        n_embd=80,
-        rotary_base=10_000.0,
-        qk_scale=1.0,
-        short_window_divisor=2,
-        short_window_multiple=1,
-        value_gate_channels=32,
-        value_gate_range=2.0,
-        smear=False,
-        backout=False,
+    "earlier constants": GPTConfig(
+        **EARLIER, sequence_len=90, vocab_size=100, n_layer=4, n_head=4, n_kv_head=2, n_embd=80
     ),
 }
 # The same float32 sums in another order.
