@@ -50,7 +50,7 @@ def test_a_deployment_comes_back_with_nothing_lost(stack: RealStack, tmp_path: P
         assert new.get("/v1/models")["data"] == models
         assert answer(new) == said
         assert ended_jobs(new) == jobs
-        # Of the job that was running nothing is compared: it may have gone on already, and removed its older checkpoints.
+        # Of the job that was running nothing is compared: it may have gone on already, and removed older checkpoints.
         name = stack.job(running)["name"]
         kept = {one["id"] for one in new.get("/v1/checkpoints")["data"]}
         finished = {one["id"] for one in checkpoints if not one["id"].startswith(f"{name}/")}
