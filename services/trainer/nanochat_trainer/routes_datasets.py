@@ -9,6 +9,7 @@ from nanochat.data.registry import BUILTIN_DATASETS, datasets_dir, resolve_datas
 from nanochat.errors import DataError
 from nanochat.protocol import Strict
 from nanochat.protocol.jobs import Job, JobSpec
+from nanochat.tasks.splits import files_by_split
 from nanochat_trainer.routes_jobs import IdempotencyKey, submit
 from nanochat_trainer.state import State, TrainerState
 
@@ -48,7 +49,7 @@ def _shown(state: TrainerState, name: str, *, is_there: bool) -> dict[str, Any]:
         "object": "dataset",
         "is_builtin": name in BUILTIN_DATASETS,
         "source": public.source if public else None,
-        "num_shards_available": public.num_shards + 1 if public else None,
+        "num_shards_available": public.num_files if public else None,
         "num_shards": 0,
         "size_bytes": 0,
         "error": None,
@@ -56,6 +57,9 @@ def _shown(state: TrainerState, name: str, *, is_there: bool) -> dict[str, Any]:
     if public and not is_there:
         return shown  # nothing is wrong with it
     try:
+        if public and public.is_benchmark:
+            files = [file for found in files_by_split(datasets_dir(state.home) / name).values() for file in found]
+            return {**shown, "num_shards": len(files), "size_bytes": sum(file.stat().st_size for file in files)}
         dataset = resolve_dataset(name, state.home, state.settings.common.resolved_data_roots)
         sizes = [path.stat().st_size for path in dataset.shards]
     except DataError as exc:

@@ -12,6 +12,7 @@ from nanochat.config import GPTConfig
 from nanochat.data.catalogue import public_datasets
 from nanochat.data.registry import BUILTIN_DATASETS, datasets_dir
 from nanochat.errors import InvalidConfig
+from nanochat.evals.core_tasks import CORE_TASKS
 from nanochat.planning.pretraining import DEFAULT_SEQUENCE_LEN, model_of
 from nanochat.protocol.jobs import (
     DatasetConfig,
@@ -27,12 +28,13 @@ from nanochat.protocol.jobs import (
 )
 from nanochat.references import References
 from nanochat.sizes import num_parameters
-from nanochat.tasks.registry import FROM_ROWS, TASKS
+from nanochat.tasks.registry import CHECKABLE, TASKS
 
 # Kinds that the API knows and no recipe can run yet.
 COMING_KINDS: frozenset[JobKind] = frozenset({"rl", "report"})
 # In float32: the weight, its gradient, and two numbers that the optimizer keeps.
 BYTES_PER_WEIGHT = 16
+_SCORED = frozenset({*CHECKABLE, *(task.label for task in CORE_TASKS)})
 MIN_VOCAB_SIZE = 265  # the bytes and the special tokens
 
 
@@ -61,7 +63,7 @@ def _check_job(job: Job, earlier: Sequence[Job], references: References, home: P
             _check_batch(config, config.max_seq_len, job.num_processes)
             _check_tasks("config.mixture", TASKS, [item.task for item in config.mixture if item.task is not None])
         case EvaluateConfig():
-            _check_tasks("config.tasks", [*TASKS, *FROM_ROWS], config.tasks or [])
+            _check_tasks("config.tasks", _SCORED, config.tasks or [])
         case DatasetConfig():
             _check_dataset(config, home)
         case _:

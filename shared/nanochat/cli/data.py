@@ -17,6 +17,7 @@ from nanochat.cli.settings import CliSettings
 from nanochat.cli.terminal import console, count, print_table, say
 from nanochat.data.catalogue import public_dataset
 from nanochat.data.registry import datasets_dir
+from nanochat.errors import InvalidConfig
 from nanochat.protocol.hub import SCHEME, HubReference
 from nanochat.protocol.jobs import DatasetConfig, Job, parse_config
 from nanochat.settings import HubSettings
@@ -48,16 +49,18 @@ def download(
     local: Annotated[bool, typer.Option("--local", help="Download here, without any service.")] = False,
     follow: Annotated[bool, typer.Option(help="Show its progress until it ends.")] = True,
 ) -> None:
-    """Download a dataset. Started again, it goes on where it was.
+    """Download a dataset, or a benchmark's data. Started again, it goes on where it was.
 
     nanochat data download climbmix --shards 8
     """
     is_reference = dataset.startswith(SCHEME)
     values: dict[str, Any] = {"name": name, "source": dataset if is_reference else None, "num_shards": shards}
     if not is_reference:
-        public_dataset(dataset)  # says which there are
+        public = public_dataset(dataset)  # says which there are
         if name not in (None, dataset):
-            values["source"] = public_dataset(dataset).source
+            if public.is_benchmark:
+                raise InvalidConfig(f"{dataset} keeps its name: the task looks for it there. Leave --name out.")
+            values["source"] = public.source
         values["name"] = name or dataset
     config = parse_config("dataset", {key: value for key, value in values.items() if value is not None})
     assert isinstance(config, DatasetConfig)
@@ -127,12 +130,16 @@ def _submit(config: DatasetConfig, follow_it: bool) -> None:
 def _download_here(config: DatasetConfig) -> None:
     from nanochat.data.hub.download import DownloadProgress, download
 
-    source = HubReference.parse(config.source) if config.source else public_dataset(config.folder_name).reference
+    public = None if config.source else public_dataset(config.folder_name)
+    source = HubReference.parse(str(config.source)) if public is None else public.reference
+    is_benchmark = public is not None and public.is_benchmark
     folder = datasets_dir(CliSettings.load().home_dir) / config.folder_name
 
     async def run() -> None:
         progress = DownloadProgress()
-        running = asyncio.ensure_future(download(source, folder, config.num_shards, HubSettings.load(), progress))
+        running = asyncio.ensure_future(
+            download(source, folder, config.num_shards, HubSettings.load(), progress, is_benchmark=is_benchmark)
+        )
         try:
             with _Bar(config.folder_name) as bar:
                 while not running.done():

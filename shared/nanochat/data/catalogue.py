@@ -14,10 +14,12 @@ from nanochat.protocol.hub import HubReference
 
 
 class PublicDataset(Strict):
-    """`num_shards` are those for training: one more is kept for validation. Both counts are for people to plan by;
-    what is there, the hub says."""
+    """`num_shards` are those for training: one more is kept for validation. A benchmark (tasks/benchmark.py) has files
+    instead, named by their splits, and all of them come. Both counts are for people to plan by; what is there, the hub
+    says."""
 
     source: str
+    is_benchmark: bool = False
     num_shards: int = Field(ge=1)
     shard_bytes: int = Field(ge=1)
     description: str
@@ -27,6 +29,10 @@ class PublicDataset(Strict):
     def _on_the_hub(cls, source: str) -> str:
         HubReference.parse(source)
         return source
+
+    @property
+    def num_files(self) -> int:
+        return self.num_shards if self.is_benchmark else self.num_shards + 1
 
     @property
     def reference(self) -> HubReference:

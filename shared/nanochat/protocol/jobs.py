@@ -40,18 +40,22 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 class MixtureItem(Strict):
     """One source of conversations: a task by name, or a JSONL file (or folder of them) by path.
 
-    `epochs` lists it that many times; `stop` takes its first examples only.
+    `epochs` lists it that many times; `stop` takes its first examples only; `split` is a benchmark's split, as
+    published, that is taken instead of the one it trains on.
     """
 
     task: str | None = None
     file: Reference | None = None
     epochs: Annotated[int, Field(ge=1, le=1000)] = 1
     stop: Positive | None = None
+    split: Name | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> "MixtureItem":
         if (self.task is None) == (self.file is None):
             raise ValueError("give exactly one of task and file")
+        if self.split is not None and self.task is None:
+            raise ValueError("split is for tasks; a file has none")
         return self
 
 

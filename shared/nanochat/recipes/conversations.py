@@ -6,9 +6,10 @@ from pathlib import Path
 
 from nanochat.protocol.jobs import MixtureItem
 from nanochat.tasks.base import Conversation, Task
+from nanochat.tasks.benchmark import Benchmark
 from nanochat.tasks.custom_json import CustomJSON
+from nanochat.tasks.loading import load
 from nanochat.tasks.mixture import TaskMixture, TaskSequence
-from nanochat.tasks.registry import build
 from nanochat.tokenizer.bpe import Tokenizer
 from nanochat.tokenizer.chat import render
 from nanochat.tokenizer.special import ASSISTANT_END, ASSISTANT_START
@@ -28,14 +29,16 @@ class Mixture:
     validation: Task
 
 
-def build_mixture(items: Sequence[MixtureItem]) -> Mixture:
-    """Raises InvalidConfig for an unknown task, DataError naming file and line for a bad file."""
+def build_mixture(items: Sequence[MixtureItem], datasets: Path) -> Mixture:
+    """Benchmarks are read from their folders in `datasets`.
+
+    Raises InvalidConfig for an unknown task, DataError naming file and line for a bad file.
+    """
     train: list[Task] = []
     validation: list[Task] = []
     for item in items:
         if item.task is not None:
-            kept: Task = build(item.task, "held_out")[:_VALIDATION_EXAMPLES]
-            used: Task = build(item.task, "train")[: item.stop]
+            used, kept = _of_task(item, datasets)
         else:
             assert item.file is not None
             used, kept = _split(CustomJSON(Path(item.file))[: item.stop])
@@ -75,6 +78,19 @@ def spoken_texts(conversation: Conversation) -> Iterator[str]:
 
 def _positions(ids: list[int], token_id: int) -> list[int]:
     return [position for position, found in enumerate(ids) if found == token_id]
+
+
+def _of_task(item: MixtureItem, datasets: Path) -> tuple[Task, Task]:
+    """What is trained on, and what is kept to validate with.
+
+    A generated task holds examples out. A benchmark's held-out split is for its score alone: of what is trained on,
+    some is kept, as of a file.
+    """
+    assert item.task is not None
+    used = load(item.task, "train", datasets, published=item.split)
+    if isinstance(used, Benchmark):
+        return _split(used[: item.stop])
+    return used[: item.stop], load(item.task, "held_out", datasets)[:_VALIDATION_EXAMPLES]
 
 
 def _split(task: Task) -> tuple[Task, Task]:

@@ -51,10 +51,14 @@ def _repackage(job: JobContext, config: DatasetConfig) -> Outcome:
 
 async def _download(job: JobContext, config: DatasetConfig) -> Outcome:
     name = config.folder_name
-    source = HubReference.parse(config.source) if config.source else public_dataset(name).reference
+    public = None if config.source else public_dataset(name)
+    source = HubReference.parse(str(config.source)) if public is None else public.reference
     progress = DownloadProgress()
     folder = datasets_dir(job.home) / name
-    running = asyncio.ensure_future(download(source, folder, config.num_shards, HubSettings.load(), progress))
+    is_benchmark = public is not None and public.is_benchmark
+    running = asyncio.ensure_future(
+        download(source, folder, config.num_shards, HubSettings.load(), progress, is_benchmark=is_benchmark)
+    )
     reported = -1
     while not running.done():
         await asyncio.wait([running], timeout=_LOOK_S)

@@ -24,8 +24,8 @@ from nanochat.recipes.distributed import joined
 from nanochat.recipes.job import JobContext, Outcome
 from nanochat.recipes.validation import MAX_LEN, NUM_SLOTS, log_samples, measure_bpb, measure_core
 from nanochat.tasks.base import Task
-from nanochat.tasks.registry import CHECKABLE, FROM_ROWS, build
-from nanochat.tasks.rows import read_rows
+from nanochat.tasks.loading import load
+from nanochat.tasks.registry import CHECKABLE, DEFAULT_EVALS
 from nanochat.tools.calculator import Calculator
 
 log = logging.getLogger(__name__)
@@ -89,21 +89,18 @@ class _Subject:
 
 def _chat_tasks(config: EvaluateConfig) -> list[str]:
     """The chat tasks that the job names. Raises InvalidConfig for what is neither one of them nor of CORE's."""
-    names = [name for name in config.tasks or CHECKABLE if name not in _CORE_LABELS]
-    scorable = (*CHECKABLE, *FROM_ROWS)
+    names = [name for name in config.tasks or DEFAULT_EVALS if name not in _CORE_LABELS]
     for name in names:
-        if name not in scorable:
+        if name not in CHECKABLE:
             raise InvalidConfig(
-                f"task {name!r} cannot be scored; choose of {', '.join(scorable)}, or CORE's.", param="config.tasks"
+                f"task {name!r} cannot be scored; choose of {', '.join(CHECKABLE)}, or CORE's.", param="config.tasks"
             )
     return names
 
 
 def _chat_task(name: str, home: Path) -> Task:
     """Ready to be answered. Raises DataError without its data, Unavailable where answers cannot be checked here."""
-    if name not in FROM_ROWS:
-        return build(name, "held_out")
-    task = FROM_ROWS[name](read_rows(datasets_dir(home) / name))
+    task = load(name, "held_out", datasets_dir(home))
     task.prepare()
     return task
 

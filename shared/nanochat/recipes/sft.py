@@ -9,6 +9,7 @@ from nanochat.checkpoint import store
 from nanochat.checkpoint.store import Checkpoint
 from nanochat.collectives import Peers
 from nanochat.data.loader import conversation_loader, count_conversation_rows
+from nanochat.data.registry import datasets_dir
 from nanochat.errors import InvalidConfig
 from nanochat.model.float8 import use_float8
 from nanochat.model.gpt import GPT
@@ -52,7 +53,7 @@ def _train(job: JobContext, config: SftConfig, device: Device, peers: Peers) -> 
     base = store.load(job.checkpoint_folder(config.checkpoint), with_optimizer=True)
     tokenizer = base.tokenizer
     sizes = _sizes(config, base, device, peers.world_size)
-    mixture = build_mixture(config.mixture)
+    mixture = build_mixture(config.mixture, datasets_dir(job.home))
     render = renderer(tokenizer, mixture.train)
     num_steps = config.num_iterations or _steps_of_one_pass(mixture, render, sizes)
     run_name = config.run or job.spec.name

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from itertools import chain, islice
 
+from nanochat.data.registry import datasets_dir
 from nanochat.data.shards import Shards
 from nanochat.protocol.jobs import TokenizerConfig
 from nanochat.recipes.conversations import build_mixture, spoken_texts
@@ -53,7 +54,7 @@ def _texts(job: JobContext, shards: Shards, config: TokenizerConfig) -> Iterator
 
 
 def _conversation_texts(job: JobContext, config: TokenizerConfig) -> Iterator[str]:
-    conversations = build_mixture(config.mixture).train
+    conversations = build_mixture(config.mixture, datasets_dir(job.home)).train
     for index in job.stop.watch(range(len(conversations))):
         yield from spoken_texts(conversations[index])
 

@@ -17,6 +17,7 @@ Split = Literal["train", "held_out"]
 
 # "-" is a number's sign only where nothing that it could be subtracted from stands before it.
 _NUMBER = re.compile(r"(?:(?<![\w)])-)?\d[\d,]*(?:\.\d+)?")
+_FINAL_ANSWER = re.compile(r"####\s*(-?\d[\d,]*(?:\.\d+)?)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,8 +112,16 @@ class GeneratedTask(Task):
 def last_number(text: str) -> str | None:
     """The last number in a text, without commas and without ".0"; None where there is none."""
     found = _NUMBER.findall(text)
-    if not found:
-        return None
-    number = str(found[-1]).replace(",", "")
+    return _plain(found[-1]) if found else None
+
+
+def final_answer(text: str) -> str | None:
+    """The number behind the first "#### ", where answers that are worked out step by step have it; likewise plain."""
+    found = _FINAL_ANSWER.search(text)
+    return _plain(found[1]) if found else None
+
+
+def _plain(number: str) -> str:
+    number = number.replace(",", "")
     whole, _, fraction = number.partition(".")
     return whole if not fraction.strip("0") else number

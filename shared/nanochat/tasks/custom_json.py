@@ -52,17 +52,22 @@ def _read(file: Path) -> list[Conversation]:
     with file.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
-                conversations.append(_parse(line, f"{file}, line {number}"))
+                place = f"{file}, line {number}"
+                conversations.append(conversation_of(_parse(line, place), place))
     return conversations
 
 
-def _parse(line: bytes, place: str) -> Conversation:
+def _parse(line: bytes, place: str) -> Any:
     try:
-        value: Any = json.loads(line.decode("utf-8"))
+        return json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as exc:
         raise DataError(f"{place}: byte {exc.start} is not UTF-8; save the file as UTF-8.") from exc
     except (ValueError, RecursionError) as exc:
         raise DataError(f"{place} is not JSON ({exc}); give one conversation a line.") from exc
+
+
+def conversation_of(value: Any, place: str) -> Conversation:
+    """A list of messages, or an object that has it as "messages". Raises DataError naming the place."""
     if isinstance(value, dict):
         if "messages" not in value:
             raise DataError(f'{place} is an object without "messages"; name the list of messages so.')
@@ -79,6 +84,9 @@ def _parse(line: bytes, place: str) -> Conversation:
 
 def _check_turns(messages: list[Message], place: str) -> None:
     """A system message or none, then user and assistant in turn, the user first; at least one answer."""
+    for number, message in enumerate(messages, start=1):
+        if not _said(message).strip():
+            raise DataError(f"{place}: message {number}, the {message.role}'s, is empty; leave the conversation out.")
     turns = messages[1:] if messages and messages[0].role == "system" else messages
     for index, message in enumerate(turns):
         expected = "assistant" if index % 2 else "user"
@@ -91,3 +99,9 @@ def _check_turns(messages: list[Message], place: str) -> None:
             raise DataError(f"{place}: a user's content is a list of parts; give it as text.")
     if len(turns) < 2:
         raise DataError(f"{place} has no answer of the assistant, so nothing can be learned from it; add one.")
+
+
+def _said(message: Message) -> str:
+    if isinstance(message.content, str):
+        return message.content
+    return "".join(part.text for part in message.content)

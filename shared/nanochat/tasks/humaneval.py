@@ -4,17 +4,18 @@ The benchmark is OpenAI's (arXiv 2107.03374, MIT). The tests run in the sandbox 
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from nanochat.cores import usable_cores
-from nanochat.errors import DataError
 from nanochat.protocol.generate import Message
-from nanochat.tasks.base import Conversation, Row, Task
+from nanochat.tasks.base import Conversation, Row, Split
+from nanochat.tasks.benchmark import Benchmark, checked
 from nanochat.tools.examination import examine
 from nanochat.tools.sandbox import Sandbox
 
@@ -40,18 +41,13 @@ class ProblemConversation(Conversation):
     problem: Problem
 
 
-class HumanEval(Task):
-    """The problems of the rows given, in their order. Raises DataError naming the place of a row that is none."""
-
+class HumanEval(Benchmark):
     is_checkable = True
     max_answer_tokens = 512
+    published: ClassVar[Mapping[Split, tuple[str, ...]]] = {"held_out": ("test", "HumanEval")}
 
-    def __init__(self, rows: Iterable[Row]) -> None:
-        self._problems = [_problem(row) for row in rows]
-        super().__init__("held_out", len(self._problems))
-
-    def example(self, index: int) -> ProblemConversation:
-        problem = self._problems[index]
+    def conversation(self, row: Row) -> ProblemConversation:
+        problem = checked(Problem, row)
         solution = problem.prompt + problem.canonical_solution
         return ProblemConversation(
             messages=[Message(role="user", content=problem.prompt), Message(role="assistant", content=solution)],
@@ -94,14 +90,3 @@ def imports_of(prompt: str) -> str:
         elif line.strip() and not line.startswith("#"):
             break
     return "\n".join(lines)
-
-
-def _problem(row: Row) -> Problem:
-    try:
-        return Problem.model_validate(row.values)
-    except ValidationError as exc:
-        first = exc.errors(include_url=False)[0]
-        name = ".".join(map(str, first["loc"])) or "the row"
-        raise DataError(
-            f"{row.place}: {name}: {first['msg']}. A problem has {', '.join(Problem.model_fields)}."
-        ) from exc

@@ -1,31 +1,36 @@
 """The tasks that a job can name. A new task is one file and one line here."""
 
-from collections.abc import Callable, Iterable
-
-from nanochat.errors import InvalidConfig
+from nanochat.tasks.arc import ARC
 from nanochat.tasks.arithmetic import Arithmetic
-from nanochat.tasks.base import GeneratedTask, Row, Split, Task
+from nanochat.tasks.base import GeneratedTask
+from nanochat.tasks.benchmark import Benchmark
 from nanochat.tasks.counting import Counting
 from nanochat.tasks.dialogue import Dialogue
+from nanochat.tasks.gsm8k import GSM8K
 from nanochat.tasks.humaneval import HumanEval
+from nanochat.tasks.mmlu import MMLU
 from nanochat.tasks.smalltalk import Smalltalk
+from nanochat.tasks.smoltalk import SmolTalk
 from nanochat.tasks.spelling import Spelling
+from nanochat.tasks.spelling_bee import SpellingBee
 
-TASKS: dict[str, type[GeneratedTask]] = {
+# Generated ones need no data. A benchmark's lies under $NANOCHAT_HOME/datasets by the same name (data/catalogue.json
+# says where it can be downloaded).
+TASKS: dict[str, type[GeneratedTask] | type[Benchmark]] = {
     "spelling": Spelling,
     "counting": Counting,
     "arithmetic": Arithmetic,
     "smalltalk": Smalltalk,
     "dialogue": Dialogue,
+    "spelling_bee": SpellingBee,
+    "mmlu": MMLU,
+    "arc_easy": ARC,
+    "arc_challenge": ARC,
+    "gsm8k": GSM8K,
+    "humaneval": HumanEval,
+    "smoltalk": SmolTalk,
 }
-# Benchmarks, made of the rows of their data (rows.py), which lie under $NANOCHAT_HOME/datasets by these names.
-FROM_ROWS: dict[str, Callable[[Iterable[Row]], Task]] = {"humaneval": HumanEval}
-# Generated ones whose answers can be checked, in the order in which reports show them.
+# Those whose answers can be checked, in the order in which reports show them.
 CHECKABLE = tuple(name for name, task in TASKS.items() if task.is_checkable)
-
-
-def build(name: str, split: Split, *, size: int | None = None, seed: int = 42) -> GeneratedTask:
-    """A task by name. Raises InvalidConfig that lists the known ones."""
-    if name not in TASKS:
-        raise InvalidConfig(f"task {name!r} is not known; choose one of {', '.join(TASKS)}.", param="task")
-    return TASKS[name](split, size=size, seed=seed)
+# What a chat model is asked where a job names no task: what every machine has, in its short form.
+DEFAULT_EVALS = ("spelling", "counting", "arithmetic")

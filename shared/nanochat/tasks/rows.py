@@ -1,7 +1,7 @@
-"""Rows of a benchmark's data as they are published: JSONL or parquet, a file or a folder of files."""
+"""Rows of a benchmark's data as they are published: JSONL or parquet, some files a split."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +14,17 @@ from nanochat.tasks.base import Row
 _BATCH_ROWS = 1024
 
 
-def read_rows(path: Path) -> Iterator[Row]:
-    """Every row of a path, in order of file name and row. Blank lines are passed over.
+def read_files(files: Iterable[Path]) -> Iterator[Row]:
+    """Every row of some files, in order. Blank lines are passed over.
 
-    Raises DataError naming the path where there is nothing to read, file and line (or row) for what is no object.
+    Raises DataError naming file and line (or row) for what is no object.
     """
-    for file in _files(path):
+    for file in files:
         try:
             yield from _parquet(file) if file.suffix == ".parquet" else _jsonl(file)
         except OSError as exc:
             reason = exc.strerror or exc
             raise DataError(f"{file} cannot be read: {reason}. Check the file and its permissions.") from exc
-
-
-def _files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise DataError(f"{path} is no file or folder; put the benchmark's data there, as .jsonl or .parquet.")
-    for suffix in (".jsonl", ".parquet"):
-        if files := sorted(file for file in path.iterdir() if file.suffix == suffix and file.is_file()):
-            return files
-    raise DataError(f"{path} holds no .jsonl or .parquet file; put the benchmark's data there.")
 
 
 def _jsonl(file: Path) -> Iterator[Row]:

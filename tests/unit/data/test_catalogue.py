@@ -6,16 +6,24 @@ from nanochat.data.catalogue import public_dataset, public_datasets
 from nanochat.errors import InvalidConfig, NotFound
 from nanochat.protocol.hub import HubReference
 from nanochat.protocol.jobs import DatasetConfig, parse_config
+from nanochat.tasks.benchmark import Benchmark
+from nanochat.tasks.registry import TASKS
 
 
 def test_the_public_datasets_are_those_of_the_specification() -> None:
-    found = {name: (dataset.source, dataset.num_shards) for name, dataset in public_datasets().items()}
+    texts = {name: dataset for name, dataset in public_datasets().items() if not dataset.is_benchmark}
+    found = {name: (dataset.source, dataset.num_shards) for name, dataset in texts.items()}
     assert found == {
         "climbmix": ("hf://karpathy/climbmix-400b-shuffle", 6542),
         "fineweb-edu": ("hf://karpathy/fineweb-edu-100b-shuffle", 1822),
     }
-    with pytest.raises(NotFound, match=r"known are climbmix, fineweb-edu"):
+    with pytest.raises(NotFound, match=r"known are climbmix, fineweb-edu, mmlu"):
         public_dataset("wikipedia")
+
+
+def test_every_benchmark_can_be_downloaded_by_its_tasks_name() -> None:
+    benchmarks = {name for name, task in TASKS.items() if issubclass(task, Benchmark)}
+    assert {name for name, dataset in public_datasets().items() if dataset.is_benchmark} == benchmarks
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,9 @@ from nanochat.errors import InvalidConfig
 from nanochat.evals.chat import ChatScore, score_task
 from nanochat.evals.samples import sample_chats, sample_texts
 from nanochat.model.gpt import GPT
-from nanochat.tasks.registry import build
+from nanochat.tasks.arithmetic import Arithmetic
+from nanochat.tasks.smalltalk import Smalltalk
+from nanochat.tasks.spelling import Spelling
 from nanochat.tokenizer.bpe import Tokenizer
 
 
@@ -30,7 +32,7 @@ class Scripted:
 
 
 def test_accuracy_and_its_error_are_those_of_the_answers(tokenizer: Tokenizer) -> None:
-    task = build("arithmetic", "held_out")[:10]
+    task = Arithmetic("held_out")[:10]
     answers = [f"The answer is {conversation.answer}." for conversation in task]
     answers[2] = "The answer is 123456789."
     engine = Scripted(answers)
@@ -45,11 +47,11 @@ def test_accuracy_and_its_error_are_those_of_the_answers(tokenizer: Tokenizer) -
 
 def test_a_task_without_checkable_answers_is_refused(tokenizer: Tokenizer) -> None:
     with pytest.raises(InvalidConfig, match="no checkable answers"):
-        score_task(cast(Engine, Scripted([])), tokenizer, build("smalltalk", "held_out"), chunk_size=4)
+        score_task(cast(Engine, Scripted([])), tokenizer, Smalltalk("held_out"), chunk_size=4)
 
 
 def test_a_random_model_answers_and_is_scored(model: GPT, tokenizer: Tokenizer) -> None:
-    score = score_task(Engine.of(model, tokenizer, num_slots=4), tokenizer, build("spelling", "held_out")[:6])
+    score = score_task(Engine.of(model, tokenizer, num_slots=4), tokenizer, Spelling("held_out")[:6])
     assert isinstance(score, ChatScore)
     assert score.accuracy == 0.0
 

@@ -38,7 +38,7 @@ def test_context_only_messages_are_read_and_not_learned(tokenizer: Tokenizer) ->
 
 def test_every_twentieth_conversation_of_a_file_is_kept_for_validation(tmp_path: Path) -> None:
     file = write(tmp_path / "chat.jsonl", 45)
-    mixture = build_mixture([MixtureItem(file=str(file))])
+    mixture = build_mixture([MixtureItem(file=str(file))], tmp_path)
     kept = {str(conversation.messages[0].content) for conversation in mixture.validation}
     used = {str(conversation.messages[0].content) for conversation in mixture.train}
     assert kept == {"question 19", "question 39"}
@@ -48,7 +48,7 @@ def test_every_twentieth_conversation_of_a_file_is_kept_for_validation(tmp_path:
 def test_stop_and_epochs_count_a_source(tmp_path: Path) -> None:
     file = write(tmp_path / "chat.jsonl", 10)
     items = [MixtureItem(file=str(file), stop=5, epochs=3), MixtureItem(task="spelling", stop=7)]
-    mixture = build_mixture(items)
+    mixture = build_mixture(items, tmp_path)
     assert len(mixture.train) == 5 * 3 + 7
     assert len(mixture.validation) == 500
 
@@ -60,6 +60,6 @@ def test_spoken_texts_are_those_that_are_encoded_in_one_go() -> None:
     assert list(spoken_texts(conversation)) == ["2 and 2?", "2+2=", "2+2", "4"]
 
 
-def test_an_unknown_task_is_refused() -> None:
+def test_an_unknown_task_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfig, match="choose one of"):
-        build_mixture([MixtureItem(task="dancing")])
+        build_mixture([MixtureItem(task="dancing")], tmp_path)

@@ -7,8 +7,7 @@ import pytest
 from nanochat.errors import DataError, Unavailable
 from nanochat.tasks.base import Row
 from nanochat.tasks.humaneval import HumanEval, ProblemConversation, imports_of, program_in
-from nanochat.tasks.registry import FROM_ROWS
-from nanochat.tasks.rows import read_rows
+from nanochat.tasks.loading import load
 from nanochat.tools.sandbox import probe
 
 PROBLEM = {
@@ -22,7 +21,7 @@ CODE = "def total(xs: List[int]) -> int:\n    return math.floor(sum(xs))\n"
 
 
 def task(**changes: object) -> HumanEval:
-    return HumanEval([Row(place="problems.jsonl, line 7", values=PROBLEM | changes)])
+    return HumanEval("held_out", [Row(place="problems.jsonl, line 7", values=PROBLEM | changes)])
 
 
 @pytest.fixture
@@ -75,7 +74,7 @@ def test_right_programs_are_rewarded_and_others_are_not() -> None:
 
 @pytest.mark.usefixtures("confined")
 def test_published_solutions_pass_and_unfinished_ones_fail(test_data: Path) -> None:
-    problems = FROM_ROWS["humaneval"](read_rows(test_data / "tasks" / "humaneval"))[::4]
+    problems = load("humaneval", "held_out", test_data / "tasks")[::4]
     conversations = list(problems)
     assert problems.rewards(conversations, [str(each.answer) for each in conversations]) == [1.0] * len(problems)
     unfinished = [

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nanochat.errors import DataError
-from nanochat.tasks.rows import read_rows
+from nanochat.tasks.rows import read_files
 
 ROWS = [{"question": "Was?", "n": 1}, {"question": "Qui?", "n": 2}, {"question": "なに?", "n": 3}]
 
@@ -16,16 +16,9 @@ ROWS = [{"question": "Was?", "n": 1}, {"question": "Qui?", "n": 2}, {"question":
 def test_jsonl_and_parquet_give_the_same_rows_and_tell_their_places(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(row) + "\n" for row in ROWS))
     pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "a.parquet", row_group_size=2)
-    lines, rows = list(read_rows(tmp_path / "a.jsonl")), list(read_rows(tmp_path / "a.parquet"))
+    lines, rows = list(read_files([tmp_path / "a.jsonl"])), list(read_files([tmp_path / "a.parquet"]))
     assert [row.values for row in lines] == [row.values for row in rows] == ROWS
     assert lines[1].place.endswith("a.jsonl, line 3") and rows[2].place.endswith("a.parquet, row 3")
-
-
-def test_a_folder_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:
-    for name, row in zip("ba", ROWS, strict=False):
-        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row))
-    (tmp_path / "README.md").write_text("not data")
-    assert [row.values["n"] for row in read_rows(tmp_path)] == [2, 1]
 
 
 @pytest.mark.parametrize(
@@ -36,15 +29,14 @@ def test_a_folder_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:
         ("a.jsonl", b'{"a": "\xff"}', "a.jsonl, line 1: byte 7 is not UTF-8"),
         ("a.jsonl", b"[" * 100_000, "a.jsonl, line 1 is not JSON"),
         ("a.parquet", b"PAR1 and nothing more", "a.parquet is no sound parquet file"),
-        ("a.txt", b"text", "holds no .jsonl or .parquet"),
     ],
 )
 def test_a_bad_file_is_named_with_its_line(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=reason):
-        list(read_rows(tmp_path))
+        list(read_files([tmp_path / name]))
 
 
-def test_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nowhere is no file or folder; put"):
-        list(read_rows(tmp_path / "nowhere"))
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere.jsonl cannot be read: No such file"):
+        list(read_files([tmp_path / "nowhere.jsonl"]))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from nanochat.data.catalogue import public_datasets
 from nanochat.errors import Unavailable
 from nanochat.jobs.models import ModelStore
 from nanochat.jobs.store import JobStore
@@ -105,7 +106,7 @@ def test_datasets_are_listed_with_what_is_wrong_with_them(client: TestClient, ho
     make_dataset(home / "datasets" / "good")
     (home / "datasets" / "empty").mkdir()
     listed = {dataset["id"]: dataset for dataset in client.get("/v1/datasets").json()["data"]}
-    assert set(listed) == {"good", "empty", "python-docs", "climbmix", "fineweb-edu"}
+    assert set(listed) == {"good", "empty", "python-docs", *public_datasets()}
     assert (listed["good"]["num_shards"], listed["good"]["size_bytes"], listed["good"]["error"]) == (2, 48, None)
     assert "no *.parquet" in listed["empty"]["error"]
     assert listed["python-docs"]["is_builtin"] is True
@@ -119,6 +120,16 @@ def test_datasets_are_listed_with_what_is_wrong_with_them(client: TestClient, ho
         "size_bytes": 0,
         "error": None,
     }
+
+
+def test_a_benchmark_is_listed_with_its_files_whatever_their_form(client: TestClient, home: Path) -> None:
+    folder = home / "datasets" / "gsm8k"
+    folder.mkdir()
+    for split in ("train", "test"):
+        (folder / f"{split}.jsonl").write_text("{}\n")
+    listed = {dataset["id"]: dataset for dataset in client.get("/v1/datasets").json()["data"]}["gsm8k"]
+    assert (listed["num_shards"], listed["size_bytes"], listed["error"]) == (2, 6, None)
+    assert listed["num_shards_available"] == 2
 
 
 def test_a_download_is_a_job_of_its_own(client: TestClient) -> None:

@@ -46,10 +46,12 @@ async def download(
     settings: HubSettings,
     progress: DownloadProgress | None = None,
     *,
+    is_benchmark: bool = False,
     patience: Patience | None = None,
     disk: Disk | None = None,
 ) -> Dataset:
-    """Bring `num_shards` training shards (None: all) and the validation shard into the folder.
+    """Bring `num_shards` training shards (None: all) and the validation shard into the folder; all files of a
+    benchmark.
 
     Raises DataError, NotFound, Unavailable, DiskFull, DeadlineExceeded, Conflict (somebody else downloads into it),
     OSError. Cancelling is safe at any time.
@@ -58,24 +60,35 @@ async def download(
     with locked(folder, wait=False):
         try:
             async with asyncio.timeout(settings.deadline_s or None), Hub(settings, patience) as hub:
-                await _Download(hub, source, folder, disk or Disk(folder), progress).run(num_shards)
+                work = _Download(hub, source, folder, disk or Disk(folder), progress, is_benchmark)
+                files = await work.run(num_shards)
         except TimeoutError as exc:
             raise DeadlineExceeded(
                 f"{source} did not come within {settings.deadline_s:g} s; {progress.num_shards_done} of "
                 f"{progress.num_shards} shards are there. Start again: it goes on (NANOCHAT_HUB_DEADLINE_S)."
             ) from exc
-        return Dataset(name=folder.name, folder=folder, shards=list_shards(folder))
+        return Dataset(name=folder.name, folder=folder, shards=files if is_benchmark else list_shards(folder))
 
 
 class _Download:
-    def __init__(self, hub: Hub, source: HubReference, folder: Path, disk: Disk, progress: DownloadProgress) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        source: HubReference,
+        folder: Path,
+        disk: Disk,
+        progress: DownloadProgress,
+        is_benchmark: bool,
+    ) -> None:
         self._hub = hub
         self._source = source
         self._folder = folder
         self._disk = disk
         self._progress = progress
+        self._is_benchmark = is_benchmark
 
-    async def run(self, num_shards: int | None) -> None:
+    async def run(self, num_shards: int | None) -> tuple[Path, ...]:
+        """The files that are now there."""
         listing = await self._hub.list_parquet(self._source)
         self._ledger = await in_thread(Ledger, self._folder, str(self._source), listing.commit)
         self._check_folder(listing.files)
@@ -95,6 +108,7 @@ class _Download:
                     group.create_task(self._work(waiting))
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from failed  # the first to fail has cancelled the others
+        return tuple(sorted(self._folder / file.name for file in (validation, *training)))
 
     async def _work(self, waiting: Iterator[RemoteFile]) -> None:
         for file in waiting:
@@ -125,6 +139,12 @@ class _Download:
     def _wanted(self, files: Sequence[RemoteFile], num_shards: int | None) -> list[RemoteFile]:
         """Validation first, then those asked for and those already there, which may be of an older version."""
         *training, validation = files
+        if self._is_benchmark:
+            if num_shards is not None:
+                raise DataError(
+                    f"num_shards is {num_shards}; a benchmark comes whole. Leave it out.", param="num_shards"
+                )
+            return [validation, *training]
         if not training:
             raise DataError(
                 f"{self._source} has one shard, {validation.name}, and two are needed: the last one is kept for "

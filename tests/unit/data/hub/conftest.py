@@ -44,11 +44,19 @@ def get(hub: FakeHub, folder: Path) -> Download:
         progress: DownloadProgress | None = None,
         patience: Patience = AT_ONCE,
         disk: Any = None,
+        is_benchmark: bool = False,
         **settings: Any,
     ) -> Dataset:
         chosen = HubSettings(**{"url": hub.url, "stall_timeout_s": 10.0, **settings})
         return await download(
-            HubReference.parse(source), folder, num_shards, chosen, progress, patience=patience, disk=disk
+            HubReference.parse(source),
+            folder,
+            num_shards,
+            chosen,
+            progress,
+            is_benchmark=is_benchmark,
+            patience=patience,
+            disk=disk,
         )
 
     return run
