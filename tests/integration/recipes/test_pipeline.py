@@ -87,6 +87,6 @@ def test_programs_that_a_model_writes_are_judged_in_the_sandbox(workshop: Worksh
     names = ["task_id", "prompt", "entry_point", "canonical_solution", "test"]
     # Any program with such a function passes, and a model of eight steps writes none.
     problem = dict(zip(names, ["T/0", "def f():\n", "f", "    return 1\n", "def check(f): pass\n"], strict=True))
-    (folder / "problems.jsonl").write_text((json.dumps(problem) + "\n") * 3)
+    (folder / "test.jsonl").write_text((json.dumps(problem) + "\n") * 3)
     ran = workshop.run(workshop.evaluate("programs", evals=["chat"], tasks=["humaneval"]))
     assert ran.result.values == {"humaneval_accuracy": 0.0, "humaneval_stderr": 0.0, "humaneval_count": 2.0}

@@ -63,3 +63,18 @@ def test_spoken_texts_are_those_that_are_encoded_in_one_go() -> None:
 def test_an_unknown_task_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfig, match="choose one of"):
         build_mixture([MixtureItem(task="dancing")], tmp_path)
+
+
+def test_a_benchmark_keeps_some_of_its_training_split_and_none_of_the_test_split(tmp_path: Path) -> None:
+    folder = tmp_path / "gsm8k"
+    folder.mkdir()
+    for split, count in (("train", 60), ("test", 5)):
+        rows = [{"question": f"{split} {i}", "answer": f"#### {i}"} for i in range(count)]
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    mixture = build_mixture([MixtureItem(task="gsm8k", stop=40, epochs=2)], tmp_path)
+    learned = [str(conversation.messages[0].content) for conversation in mixture.train]
+    kept = [str(conversation.messages[0].content) for conversation in mixture.validation]
+    assert len(learned) == 2 * 38 and kept == ["train 19", "train 39"]
+    assert not set(learned) & set(kept) and all(text.startswith("train") for text in learned)
+    other = build_mixture([MixtureItem(task="gsm8k", split="test")], tmp_path)
+    assert {str(conversation.messages[0].content)[:4] for conversation in other.train} == {"test"}

@@ -124,7 +124,7 @@ def test_datasets_are_listed_with_what_is_wrong_with_them(client: TestClient, ho
 
 def test_a_benchmark_is_listed_with_its_files_whatever_their_form(client: TestClient, home: Path) -> None:
     folder = home / "datasets" / "gsm8k"
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for split in ("train", "test"):
         (folder / f"{split}.jsonl").write_text("{}\n")
     listed = {dataset["id"]: dataset for dataset in client.get("/v1/datasets").json()["data"]}["gsm8k"]
