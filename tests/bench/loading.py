@@ -4,6 +4,7 @@ The two take turns, so that what disturbs the machine meets both. The waste stan
 at every waiting document (tests/unit/data/plain_packing.py).
 """
 
+import contextlib
 import tempfile
 import time
 from collections.abc import Iterator
@@ -47,8 +48,7 @@ def measure_loading(
 ) -> LoadingFigures:
     """`data` is a dataset's folder; None takes the built-in one. Its tokenizer is trained here, with the config's
     vocabulary. The first `num_rows` rows tell the waste."""
-    with tempfile.TemporaryDirectory(prefix="nanochat-bench-") as folder:
-        data = data or _builtin(Path(folder))
+    with dataset_folder(data) as data:
         tokenizer = _train_tokenizer(data, config.vocab_size)
         with training_loader(data, tokenizer, batch_size=batch_size, sequence_len=config.sequence_len) as loader:
             for _ in range(num_rows // batch_size):
@@ -66,6 +66,16 @@ def measure_loading(
         plain_discarded_ratio=plain_ratio,
         rounds=rounds,
     )
+
+
+@contextlib.contextmanager
+def dataset_folder(data: Path | None) -> Iterator[Path]:
+    """The folder given, or the built-in dataset, made for as long as the context lasts."""
+    if data is not None:
+        yield data
+        return
+    with tempfile.TemporaryDirectory(prefix="nanochat-bench-") as folder:
+        yield _builtin(Path(folder))
 
 
 def _rounds(loader: Loader, trainer: Trainer, num_rounds: int, window_s: float) -> list[dict[str, float]]:

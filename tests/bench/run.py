@@ -22,7 +22,8 @@ from nanochat.bench.timing import Case, DecodingFigures, figures
 from nanochat.bench.work import Work
 from nanochat.config import GPTConfig
 from nanochat.cores import usable_cores
-from tests.bench.loading import LoadingFigures, measure_loading
+from tests.bench.loading import LoadingFigures, dataset_folder, measure_loading
+from tests.bench.tokenizing import TokenizingFigures, measure_tokenizing
 from tests.bench.training import TrainingFigures, measure_training, peak_memory_ratio
 
 TEMPERATURE = 0.3  # of chats that name none
@@ -53,6 +54,9 @@ class Sizes:
     num_loading_rounds: int = 7
     loading_window_s: float = 1.0
     num_packed_rows: int = 2000
+    tokenizing_vocab_size: int = 8192
+    num_tokenizing_chars: int = 10_000_000
+    num_tokenizing_rounds: int = 3
     read_size_bytes: int = READ_SIZE_BYTES
 
     def trained_configs(self) -> dict[str, GPTConfig]:
@@ -87,6 +91,7 @@ class Report:
     training: list[TrainingFigures]
     memory_ratio: float | None  # of a training step of the first model to one with whole logits; None: not measured
     loading: LoadingFigures
+    tokenizing: TokenizingFigures
     decoding: list[DecodingFigures]
 
 
@@ -111,6 +116,13 @@ def measure(sizes: Sizes, data: Path | None = None) -> Report:
         window_s=sizes.loading_window_s,
         num_rows=sizes.num_packed_rows,
     )
+    with dataset_folder(data) as folder:
+        tokenizing = measure_tokenizing(
+            folder,
+            vocab_size=sizes.tokenizing_vocab_size,
+            num_chars=sizes.num_tokenizing_chars,
+            num_rounds=sizes.num_tokenizing_rounds,
+        )
     decoding = _decoding(sizes, full, training[0].peak_gflops * 1e9)
     return Report(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -121,6 +133,7 @@ def measure(sizes: Sizes, data: Path | None = None) -> Report:
         training=training,
         memory_ratio=memory_ratio,
         loading=loading,
+        tokenizing=tokenizing,
         decoding=decoding,
     )
 
@@ -160,6 +173,16 @@ def table(report: Report) -> Table:
     shown.add_row("  the step beside it", f"{loading.step_tokens_per_second:,.0f} tokens/s")
     waste = f"{loading.discarded_ratio:.4f}, {loading.plain_discarded_ratio:.4f}"
     shown.add_row("  share thrown away, and by the plain algorithm", waste)
+    tokenizing = report.tokenizing
+    shown.add_section()
+    shown.add_row(
+        f"[bold]tokenizer, vocabulary {tokenizing.vocab_size}: encoding to bare tiktoken's speed",
+        f"[bold]{tokenizing.encode_ratio:.2f} x",
+    )
+    shown.add_row(
+        "  to arrays; two threads", f"{tokenizing.encode_array_ratio:.2f}, {tokenizing.encode_threads_ratio:.2f} x"
+    )
+    shown.add_row("  training, to bare rustbpe's time", f"{tokenizing.train_ratio:.2f} x")
     for one in report.decoding:
         shown.add_section()
         rows = f"{one.num_streams} row{'s'[: one.num_streams > 1]}"

@@ -120,11 +120,6 @@ def train(
         submit(spec, follow)
 
 
-def tokenizer(values: KeyValues = None, name: Name = None, follow: Follow = True) -> None:
-    """Train a tokenizer, such as: nanochat tokenizer dataset=python-docs vocab_size=4096"""
-    submit(JobSpec(kind="tokenizer", name=name, config=parse_values(values)), follow)
-
-
 def evaluate(
     checkpoint: Annotated[str, typer.Argument(help="A checkpoint's id, a job's id, or a path.")],
     values: KeyValues = None,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import typer
 from pydantic import ValidationError
 
-from nanochat.cli import backup, bench, chat, data, demo, exchange, jobs, later, models, scaling, up
+from nanochat.cli import backup, bench, chat, data, demo, exchange, jobs, later, models, scaling, tokenizer, up
 from nanochat.cli.terminal import error_console
 from nanochat.errors import NanochatError
 
@@ -27,7 +27,7 @@ app.command("eval")(jobs.evaluate)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
-app.command()(jobs.tokenizer)
+app.add_typer(tokenizer.app, name="tokenizer")
 app.command()(exchange.export)
 app.command("import")(exchange.import_)
 app.command()(scaling.miniseries)

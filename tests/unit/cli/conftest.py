@@ -9,6 +9,16 @@ from typing import Any
 
 import pytest
 
+from nanochat.cli.main import main
+
+
+def nanochat(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Run the command in this process; its exit status."""
+    monkeypatch.setattr("sys.argv", ["nanochat", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
 
 @dataclass
 class Asked:

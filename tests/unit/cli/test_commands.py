@@ -10,20 +10,11 @@ import pytest
 
 from nanochat.cli import chat, follow
 from nanochat.cli.jobs import parse_values
-from nanochat.cli.main import main
 from nanochat.cli.terminal import duration, print_table
 from nanochat.errors import InvalidConfig
 from nanochat.protocol.generate import Message
 from nanochat.protocol.jobs import Job, JobError, JobProgress
-from tests.unit.cli.conftest import FakeGateway
-
-
-def nanochat(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """Run the command in this process; its exit status."""
-    monkeypatch.setattr("sys.argv", ["nanochat", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return int(ended.value.code or 0)
+from tests.unit.cli.conftest import FakeGateway, nanochat
 
 
 def job(**values: Any) -> dict[str, Any]:

@@ -7,20 +7,11 @@ from typing import Any
 
 import pytest
 
-from nanochat.cli.main import main
 from nanochat.data.shards import Shards
 from nanochat.protocol.jobs import Job
-from tests.unit.cli.conftest import FakeGateway
+from tests.unit.cli.conftest import FakeGateway, nanochat
 from tests.unit.data.hub.conftest import hub  # noqa: F401  # fixture
 from tests.unit.data.hub.fake_hub import FakeHub
-
-
-def nanochat(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """Run the command in this process; its exit status."""
-    monkeypatch.setattr("sys.argv", ["nanochat", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return int(ended.value.code or 0)
 
 
 def job(**values: Any) -> dict[str, Any]:

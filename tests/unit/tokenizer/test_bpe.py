@@ -1,6 +1,7 @@
 """Training, encoding and the file of the tokenizer."""
 
 import json
+import random
 import subprocess
 import sys
 import textwrap
@@ -33,6 +34,19 @@ def test_an_array_holds_the_ids_of_a_list(tokenizer: Tokenizer, text: str) -> No
     ids = tokenizer.encode_array(text)
     assert ids.dtype == np.int32
     assert ids.tolist() == tokenizer.encode(text)
+
+
+def test_every_byte_and_ten_thousand_strings_of_any_characters_come_back(tokenizer: Tokenizer) -> None:
+    dice = random.Random(0)
+    assert {bytes([byte]) for byte in range(256)} <= {tokenizer.token_bytes(token) for token in range(320)}
+    # All planes, but for the halves of surrogate pairs, which no UTF-8 holds.
+    characters = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+    for _ in range(10_000):
+        text = "".join(dice.choices(characters, k=dice.randint(1, 40)))
+        ids = tokenizer.encode(text)
+        assert tokenizer.decode(ids) == text
+        assert b"".join(map(tokenizer.token_bytes, ids)) == text.encode()
+        assert max(ids) < tokenizer.vocab_size - len(SPECIAL_TOKENS)
 
 
 def test_training_gives_the_size_asked_for_and_the_same_tokens_each_time(
