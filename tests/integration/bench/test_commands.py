@@ -134,9 +134,6 @@ def test_a_peer_that_fails_is_told_with_the_end_of_its_output(tmp_path: Path) ->
     python.write_text("#!/bin/sh\necho it has no such operator\nexit 3\n")
     python.chmod(0o755)
     sizes = Sizes(
-        tokenizing_vocab_size=300,
-        num_tokenizing_chars=20_000,
-        num_tokenizing_rounds=1,
         n_layer=1, n_embd=64, n_head=1, vocab_size=320, max_model_len=16,
         prompt_tokens=8, new_tokens=4, streams=(1,), num_rounds=1, temperature=0.0,
     )  # fmt: skip

@@ -15,6 +15,9 @@ from nanochat.data.builtin import write_shards
 from tests.bench.run import Report, Sizes, measure, table
 
 TINY = Sizes(
+    tokenizing_vocab_size=300,
+    num_tokenizing_chars=20_000,
+    num_tokenizing_rounds=1,
     depth=2,
     head_dim=16,
     sequence_len=64,
@@ -64,6 +67,11 @@ def test_the_loaders_speed_is_a_multiple_of_the_steps(report: Report) -> None:
 def test_the_loader_wastes_what_the_definition_of_best_fit_does(report: Report) -> None:
     assert 0 < report.loading.discarded_ratio < 1
     assert report.loading.discarded_ratio == pytest.approx(report.loading.plain_discarded_ratio, abs=1e-12)
+
+
+def test_the_tokenizer_stands_beside_what_it_is_made_of(report: Report) -> None:
+    assert report.tokenizing.num_chars >= TINY.num_tokenizing_chars
+    assert 0.1 < report.tokenizing.encode_ratio < 10 and 0.1 < report.tokenizing.train_ratio < 10
 
 
 def test_decoding_is_measured_at_every_number_of_rows(report: Report) -> None:
