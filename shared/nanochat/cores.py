@@ -1,4 +1,7 @@
-"""How many cores this process may use, so that whoever shares out threads counts the same; and their name. Torch-free."""
+"""How many cores this process may use, so that whoever shares out threads counts the same; and what they are called.
+
+Torch-free.
+"""
 
 import os
 import platform

@@ -28,7 +28,7 @@ def test_demo_shows_every_stage_and_says_where_the_chat_is(stack: RealStack) -> 
 def test_every_stage_is_a_job_that_names_its_pipeline(stack: RealStack) -> None:
     (pipeline,) = stack.get("/v1/jobs?kind=pipeline")["data"]
     stages = [stack.job(job_id) for job_id in pipeline["stages"]]
-    assert [stage["kind"] for stage in stages] == ["tokenizer", "pretrain", "sft", "evaluate"]
+    assert [stage["kind"] for stage in stages] == ["tokenizer", "pretrain", "sft", "evaluate", "report"]
     assert {stage["status"] for stage in (pipeline, *stages)} == {"succeeded"}
     assert {stage["parent_id"] for stage in stages} == {pipeline["id"]}
     assert {"train_loss", "val_bpb"} <= stages[1]["metrics"].keys()

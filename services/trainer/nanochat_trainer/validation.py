@@ -19,6 +19,7 @@ from nanochat.protocol.jobs import (
     Job,
     JobKind,
     PretrainConfig,
+    ReportConfig,
     SftConfig,
     TokenizerConfig,
     TrainingConfig,
@@ -30,7 +31,7 @@ from nanochat.sizes import num_parameters
 from nanochat.tasks.registry import FROM_ROWS, TASKS
 
 # Kinds that the API knows and no recipe can run yet.
-COMING_KINDS: frozenset[JobKind] = frozenset({"rl", "report"})
+COMING_KINDS: frozenset[JobKind] = frozenset({"rl"})
 # In float32: the weight, its gradient, and two numbers that the optimizer keeps.
 BYTES_PER_WEIGHT = 16
 MIN_VOCAB_SIZE = 265  # the bytes and the special tokens
@@ -65,7 +66,7 @@ def _check_job(job: Job, earlier: Sequence[Job], references: References, home: P
         case DatasetConfig():
             _check_dataset(config, home)
         case _:
-            assert isinstance(config, TokenizerConfig), job.kind
+            assert isinstance(config, TokenizerConfig | ReportConfig), job.kind
     references.resolve(job.kind, job.config, pending=earlier)
     _check_unused(job, home)
 

@@ -37,7 +37,7 @@ class Metric(Strict):
     values: dict[str, float]
 
 
-class Environment(Strict):
+class Environment(Strict, frozen=True):
     """What a run runs on and which code runs: for people who read its report. `num_cores` are those that all ranks may
     use, `memory_bytes` that of a GPU, or of the machine. `commit` is git's, with "-dirty" where files had changed; null
     where the code lies in no repository."""

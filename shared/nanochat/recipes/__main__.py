@@ -28,7 +28,7 @@ from nanochat.recipes.tracker import start_tracker
 
 log = logging.getLogger(__name__)
 
-KINDS = ("dataset", "tokenizer", "pretrain", "sft", "evaluate")
+KINDS = ("dataset", "tokenizer", "pretrain", "sft", "evaluate", "report")
 _PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
 
 

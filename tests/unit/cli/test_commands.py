@@ -11,8 +11,9 @@ import pytest
 from nanochat.cli import chat, follow
 from nanochat.cli.jobs import parse_values
 from nanochat.cli.main import main
-from nanochat.cli.terminal import duration, print_table
+from nanochat.cli.terminal import print_table
 from nanochat.errors import InvalidConfig
+from nanochat.numbers import duration
 from nanochat.protocol.generate import Message
 from nanochat.protocol.jobs import Job, JobError, JobProgress
 from tests.unit.cli.conftest import FakeGateway
@@ -200,14 +201,6 @@ def test_chat_commands_change_the_conversation() -> None:
     assert chat._command("/system", [system, *said]) == said
     assert chat._command("/new", [system, *said]) == [system]
     assert chat._command("/what", said) == said
-
-
-@pytest.mark.parametrize("arguments", [("report", "--run", "x")])
-def test_what_is_not_built_yet_says_so_and_ends_with_2(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
-) -> None:
-    assert nanochat(monkeypatch, *arguments) == 2
-    assert "not built yet" in capsys.readouterr().err
 
 
 def test_a_bad_setting_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
