@@ -15,7 +15,7 @@ from nanochat.cli.terminal import print_table
 from nanochat.errors import InvalidConfig
 from nanochat.numbers import duration
 from nanochat.protocol.generate import Message
-from nanochat.protocol.jobs import Job, JobError, JobProgress
+from nanochat.protocol.jobs import Job, JobError, JobProgress, RunSpec
 from tests.unit.cli.conftest import FakeGateway
 
 
@@ -221,3 +221,28 @@ def test_the_first_column_of_a_table_is_never_cut(capsys: pytest.CaptureFixture[
     job_id = "job_1a2054a4903003015f5ea"
     print_table(("id", "name", "more"), [(job_id, "a rather long name " * 3, "words " * 9)], empty="")
     assert job_id in capsys.readouterr().out
+
+
+def test_a_report_is_written_here_where_no_gateway_is_named(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = home / "jobs" / "job_1"
+    folder.mkdir(parents=True)
+    spec = RunSpec(job_id="job_1", kind="pretrain", name="mine", config={}, home=str(home))
+    (folder / "spec.json").write_text(spec.model_dump_json())
+    assert nanochat(monkeypatch, "report", "mine") == 0
+    markdown, html = map(Path, capsys.readouterr().out.split())
+    assert markdown == home / "reports" / "mine" / "report.md"
+    assert markdown.is_file() and html.is_file()
+    assert nanochat(monkeypatch, "report", "nobody") == 1
+    assert "no run is called 'nobody'; there is mine" in capsys.readouterr().err
+
+
+def test_a_report_is_a_job_where_a_gateway_is_named(
+    gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway.answers["POST /v1/jobs"] = (202, job(status="queued"))
+    gateway.answers["GET /v1/jobs/job_1"] = (200, job(kind="report"))
+    assert nanochat(monkeypatch, "report", "mine") == 0
+    assert gateway.asked[0].body == {"kind": "report", "config": {"run": "mine"}}
+    assert "reports/mine/report.md" in capsys.readouterr().out
