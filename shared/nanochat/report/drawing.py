@@ -15,7 +15,7 @@ _MAX_POINTS = 300
 # More than so many dots are a thick line.
 _MAX_DOTS = 24
 _BAR, _BAR_GAP, _GROUP_GAP = 13, 3, 12
-_LABELS, _VALUES = 150, 56
+_LABELS, _VALUES = 172, 56
 
 
 def draw(chart: Chart, identity: str) -> str:
@@ -95,7 +95,7 @@ def _bars(chart: BarChart) -> tuple[list[str], int]:
     parts, y = [f'<g transform="translate({_LABELS} 6)">'], 0
     for label, bars in chart.groups:
         middle = y + len(bars) * (_BAR + _BAR_GAP) / 2
-        shown = label if len(label) <= 24 else label[:23] + "\N{HORIZONTAL ELLIPSIS}"
+        shown = label if len(label) <= 22 else label[:21] + "\N{HORIZONTAL ELLIPSIS}"
         parts.append(f'<text class="tick" x="-8" y="{middle + 3:.1f}" text-anchor="end">{escape(shown)}</text>')
         for bar in bars:
             parts += _bar(chart, bar, axis, width, y)
