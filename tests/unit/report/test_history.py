@@ -64,3 +64,10 @@ def test_an_inserted_value_takes_the_place_of_its_step_alone(step: int, expected
 def test_a_metric_nobody_knows_is_kept(made: Home) -> None:
     history = read_history(made.path, made.job("rl", "r", [metric(0.0, 3, strange_thing=1.5)]))
     assert history.curves.points("strange_thing") == [(3, 1.5)]
+
+
+def test_after_a_restart_nothing_is_told_of_steps_that_are_still_to_come_again(made: Home) -> None:
+    lines = [*training(0, 8, ends=[]), *training(4, 6, start=50_000.0, ends=[])]
+    history = read_history(made.path, made.job("pretrain", "r", lines))
+    assert history.curves.points("train_loss")[-1][0] == 5
+    assert history.curves.points("tokens_per_second")[-1] == (6, 56.0)
