@@ -1,10 +1,15 @@
-"""How many cores this process may use, so that whoever shares out threads counts the same. Torch-free."""
+"""How many cores this process may use, so that whoever shares out threads counts the same; and what they are called.
+
+Torch-free.
+"""
 
 import os
+import platform
 from pathlib import Path
 
 # A container's quota (control groups, version 2) as "<microseconds> <period>", or "max <period>".
 _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+_CPU_INFO = Path("/proc/cpuinfo")
 
 
 def usable_cores() -> int:
@@ -19,3 +24,12 @@ def usable_cores() -> int:
     except (OSError, ValueError):  # no control groups here
         limit = cores
     return max(1, min(cores, limit))
+
+
+def cpu_name() -> str:
+    """The maker's name for it where the system tells it, else the architecture's."""
+    if _CPU_INFO.is_file():
+        for line in _CPU_INFO.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

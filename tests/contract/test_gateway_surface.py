@@ -28,6 +28,7 @@ def test_the_addresses_are_these() -> None:
         "GET /v1/jobs/{job_id}/logs",
         "GET /v1/checkpoints",
         "GET /v1/checkpoints/{checkpoint_id:path}",
+        "GET /v1/reports/{run}",
         "GET /v1/datasets",
         "POST /v1/datasets/{name}/download",
         "POST /v1/models/{name}/promote",

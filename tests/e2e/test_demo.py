@@ -1,6 +1,7 @@
 """The main job: a model trained through the services, promoted, and chatted with by every kind of client."""
 
 import json
+from pathlib import Path
 
 import httpx
 import openai
@@ -17,18 +18,20 @@ def client(stack: RealStack) -> openai.OpenAI:
 
 
 def test_demo_shows_every_stage_and_says_where_the_chat_is(stack: RealStack) -> None:
-    for stage in ("tokenizer", "pretrain", "sft", "evaluate"):
+    for stage in ("tokenizer", "pretrain", "sft", "evaluate", "report"):
         assert f"{stage:<10} 100%  " in stack.output
     assert "loss" in stack.output and "tokens/s" in stack.output
     for task in ("arithmetic", "counting", "spelling"):
         assert task in stack.output.split("held out")[1]
     assert f"Chat: {stack.url}" in stack.output
+    report = Path(stack.output.split("Report: ")[1].split()[0])
+    assert report.name == "report.html" and "<svg" in report.read_text()
 
 
 def test_every_stage_is_a_job_that_names_its_pipeline(stack: RealStack) -> None:
     (pipeline,) = stack.get("/v1/jobs?kind=pipeline")["data"]
     stages = [stack.job(job_id) for job_id in pipeline["stages"]]
-    assert [stage["kind"] for stage in stages] == ["tokenizer", "pretrain", "sft", "evaluate"]
+    assert [stage["kind"] for stage in stages] == ["tokenizer", "pretrain", "sft", "evaluate", "report"]
     assert {stage["status"] for stage in (pipeline, *stages)} == {"succeeded"}
     assert {stage["parent_id"] for stage in stages} == {pipeline["id"]}
     assert {"train_loss", "val_bpb"} <= stages[1]["metrics"].keys()

@@ -29,6 +29,7 @@ ADDRESSES = [
     ("/v1/jobs/{job_id}/logs", ["GET"]),
     ("/v1/checkpoints", ["GET"]),
     ("/v1/checkpoints/{checkpoint_id:path}", ["GET"]),  # run/stage/step_000500
+    ("/v1/reports/{run}", ["GET"]),
     ("/v1/datasets", ["GET"]),
     ("/v1/datasets/{name}/download", ["POST"]),
     ("/v1/models/{name}/promote", ["POST"]),

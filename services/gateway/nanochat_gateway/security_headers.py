@@ -1,7 +1,8 @@
 """Headers on every answer that tell a browser what it must not do with it. Plain ASGI.
 
 Scripts and styles come from this server alone, none inline, so that text made by a model cannot become code even where
-sanitising fails; no other site may frame the pages, and no address leaks to another one.
+sanitising fails; no other site may frame the pages, and no address leaks to another one. An answer with a policy of its
+own keeps it: a report (the trainer's /v1/reports), which is stricter and brings its style sheet along.
 """
 
 from nanochat.observability.request_id import ASGIApp, Message, Receive, Scope, Send
@@ -20,8 +21,8 @@ CONTENT_SECURITY_POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
+_POLICY = b"content-security-policy"
 _HEADERS = (
-    (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
@@ -36,7 +37,10 @@ class SecurityHeadersMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", []), *_HEADERS]}
+                headers = list(message.get("headers", []))
+                if not any(name.lower() == _POLICY for name, _ in headers):
+                    headers.append((_POLICY, CONTENT_SECURITY_POLICY.encode()))
+                message = {**message, "headers": [*headers, *_HEADERS]}
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

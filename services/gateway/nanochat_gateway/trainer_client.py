@@ -16,7 +16,7 @@ from nanochat_gateway.settings import GatewaySettings
 
 _BLANK_LINES = (b"\n\n", b"\r\n\r\n")
 _REQUEST_HEADERS = ("content-type", "accept", "idempotency-key", "last-event-id")
-_RESPONSE_HEADERS = ("content-type", "retry-after", "location", "cache-control", "etag")
+_RESPONSE_HEADERS = ("content-type", "retry-after", "location", "cache-control", "etag", "content-security-policy")
 
 
 class TrainerReply:

@@ -16,6 +16,7 @@ from nanochat_trainer import (
     routes_health,
     routes_jobs,
     routes_models,
+    routes_reports,
 )
 from nanochat_trainer.errors import install_error_handlers
 from nanochat_trainer.settings import TrainerSettings
@@ -26,7 +27,16 @@ def create_app(settings: TrainerSettings) -> FastAPI:
     state = TrainerState.build(settings)
     app = FastAPI(title="nanochat trainer", lifespan=_lifespan)
     app.state.trainer = state
-    for routes in (routes_health, routes_jobs, routes_events, routes_checkpoints, routes_models, routes_datasets):
+    routers = (
+        routes_health,
+        routes_jobs,
+        routes_events,
+        routes_checkpoints,
+        routes_models,
+        routes_datasets,
+        routes_reports,
+    )
+    for routes in routers:
         app.include_router(routes.router)
     install_error_handlers(app)
     app.add_middleware(LoopbackGuard, bound_to=settings.host)

@@ -20,6 +20,7 @@ from nanochat.protocol.jobs import (
     Job,
     JobKind,
     PretrainConfig,
+    ReportConfig,
     SftConfig,
     TokenizerConfig,
     TrainingConfig,
@@ -31,7 +32,7 @@ from nanochat.sizes import num_parameters
 from nanochat.tasks.registry import CHECKABLE, TASKS
 
 # Kinds that the API knows and no recipe can run yet.
-COMING_KINDS: frozenset[JobKind] = frozenset({"rl", "report"})
+COMING_KINDS: frozenset[JobKind] = frozenset({"rl"})
 # In float32: the weight, its gradient, and two numbers that the optimizer keeps.
 BYTES_PER_WEIGHT = 16
 _SCORED = frozenset({*CHECKABLE, *(task.label for task in CORE_TASKS)})
@@ -67,7 +68,7 @@ def _check_job(job: Job, earlier: Sequence[Job], references: References, home: P
         case DatasetConfig():
             _check_dataset(config, home)
         case _:
-            assert isinstance(config, TokenizerConfig), job.kind
+            assert isinstance(config, TokenizerConfig | ReportConfig), job.kind
     references.resolve(job.kind, job.config, pending=earlier)
     _check_unused(job, home)
 

@@ -9,11 +9,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from nanochat.observability.metrics import JOB_DURATION_BUCKETS
 from nanochat.observability.process_metrics import register_process_metrics
 from nanochat.protocol.jobs import Job, JobKind
-from nanochat.protocol.progress import Metric, Progress
+from nanochat.protocol.progress import Line, Metric, Progress
 from nanochat_worker.gpus import GpuCollector
 from nanochat_worker.run_processes import RunProcessesCollector
 from nanochat_worker.run_series import Run, RunSeries
-from nanochat_worker.tail import Line
 
 CHECKPOINT_BUCKETS = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 # As runner.py counts the ends of runs.

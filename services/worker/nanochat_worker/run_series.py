@@ -13,8 +13,7 @@ from prometheus_client.core import Metric as Family
 from prometheus_client.registry import Collector
 
 from nanochat.protocol.jobs import Job
-from nanochat.protocol.progress import Metric, Progress, Setup
-from nanochat_worker.tail import Line
+from nanochat.protocol.progress import Line, Metric, Progress, Setup
 
 # Longer than the usual interval between two scrapes.
 LINGER_S = 30.0

@@ -8,11 +8,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from nanochat.jobs.leases import Report
-from nanochat.protocol.progress import CheckpointWritten, Failure, Metric, Progress, Result, Setup, progress_line
+from nanochat.protocol.progress import CheckpointWritten, Line, Metric, Progress, progress_line
 
 log = logging.getLogger(__name__)
 
-Line = Progress | Metric | Setup | CheckpointWritten | Failure | Result
 _BLOCK_BYTES = 1 << 20
 
 

@@ -1,17 +1,14 @@
 """The machine that is measured: what it is, how fast it multiplies and reads, and what others took of it meanwhile."""
 
 import os
-import platform
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 import torch
 
-from nanochat.cores import usable_cores
+from nanochat.cores import cpu_name, usable_cores
 
-_CPU_INFO = Path("/proc/cpuinfo")
 # Large enough that reading the matrices costs nothing beside multiplying them, small enough for a fifth of a second.
 PRODUCT_SIZE = 2048
 # Many times any cache: what is read comes from memory.
@@ -27,11 +24,7 @@ class Machine:
 
 
 def describe() -> Machine:
-    cpu = platform.processor() or platform.machine()
-    if _CPU_INFO.is_file():
-        names = [line for line in _CPU_INFO.read_text().splitlines() if line.startswith("model name")]
-        cpu = names[0].split(":", 1)[1].strip() if names else cpu
-    return Machine(cpu=cpu, cores=usable_cores(), num_threads=torch.get_num_threads(), torch=torch.__version__)
+    return Machine(cpu=cpu_name(), cores=usable_cores(), num_threads=torch.get_num_threads(), torch=torch.__version__)
 
 
 def product_flops(size: int = PRODUCT_SIZE, trials: int = 2) -> float:

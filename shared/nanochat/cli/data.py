@@ -14,10 +14,11 @@ from nanochat.cli.client import ApiClient
 from nanochat.cli.follow import PLAIN_EVERY_S, follow
 from nanochat.cli.jobs import with_api
 from nanochat.cli.settings import CliSettings
-from nanochat.cli.terminal import console, count, print_table, say
+from nanochat.cli.terminal import console, print_table, say
 from nanochat.data.catalogue import public_dataset
 from nanochat.data.registry import datasets_dir
 from nanochat.errors import InvalidConfig
+from nanochat.numbers import count
 from nanochat.protocol.hub import SCHEME, HubReference
 from nanochat.protocol.jobs import DatasetConfig, Job, parse_config
 from nanochat.settings import HubSettings

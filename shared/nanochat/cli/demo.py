@@ -7,6 +7,7 @@ interrupted; does not train again what is already served, unless asked to.
 import asyncio
 import json
 import uuid
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,10 +17,12 @@ from nanochat.cli.follow import follow, get_job
 from nanochat.cli.settings import StackSettings
 from nanochat.cli.stack import Stack
 from nanochat.cli.state import StackState
-from nanochat.cli.terminal import duration, say
+from nanochat.cli.terminal import say
 from nanochat.cli.up import run_with_stack
 from nanochat.errors import InvalidConfig, NanochatError
+from nanochat.numbers import duration
 from nanochat.protocol.jobs import FINAL_STATUSES, Job
+from nanochat.report.writing import report_folder
 
 QUESTIONS = ("Spell the word: lighthouse", "How many e are in cheerfulness?", "What is 317 + 468?")
 # The demo reaches 95%, and has reached 97% to 100%. Of 200 questions a task, chance alone may take two hundredths more.
@@ -57,6 +60,7 @@ def demo(
 
 async def _demo(url: str, settings: StackSettings, config: dict[str, Any], fresh: bool, ask: bool) -> int:
     accuracies: dict[str, float] = {}
+    report = None
     async with ApiClient(url, settings.key) as api:
         served = await served_checkpoint(api, settings.model)
         if served and not fresh:
@@ -66,8 +70,11 @@ async def _demo(url: str, settings: StackSettings, config: dict[str, Any], fresh
             stages = await follow(api, job.id)
             await _promote(api, settings.model, await get_job(api, job.id))
             accuracies = accuracies_of(stages)
+            report = next((stage.config["run"] for stage in stages if stage.kind == "report"), None)
         status = await _ask(api, settings.model) if ask else 0
         _print_accuracies(accuracies)
+        if report:
+            say(f"\nReport: {report_folder(Path() if settings.url else settings.home_dir, report) / 'report.html'}")
         pages = settings.pages_url.rstrip("/") or url
         say(f"\nChat: {pages}   training: {pages}/train   models: {pages}/models")
         is_poor = not config["overrides"] and any(value < MIN_ACCURACY for value in accuracies.values())

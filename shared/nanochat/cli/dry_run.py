@@ -5,20 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nanochat.cli.terminal import count, duration, print_table, say
+from nanochat.cli.terminal import print_table, say
 from nanochat.config import GPTConfig
 from nanochat.errors import InvalidConfig
 from nanochat.hardware import HARDWARE, PRICE_SOURCE, Hardware
 from nanochat.jobs.plans import plan
 from nanochat.jobs.views import to_job
+from nanochat.numbers import count, duration
+from nanochat.planning.cost import CPU_MFU, GPU_MFU, estimate
 from nanochat.planning.stages import StagePlan, plan_stages
 from nanochat.protocol.jobs import Job, JobSpec
 from nanochat.sizes import flops_per_token, parameters_by_group
 from nanochat.tokenizer.bpe import Tokenizer
 
-# What nanochat's record of 3.04 hours for depth 24 and a ratio of 12 on eight H100 comes to is 48% by these FLOPs.
-GPU_MFU = 0.45
-CPU_MFU = 0.5
 CPU = "this CPU"
 GIB = 2**30
 
@@ -142,9 +141,9 @@ def _costs(stages: Sequence[StagePlan], devices: Sequence[Hardware], assumptions
         if device.name == CPU:
             needed *= ranks  # which share it
         mfu = _mfu(device, assumptions)
-        seconds = flops / (device.peak_flops * mfu * (1 if device.name == CPU else ranks))
         price = device.price_per_hour if assumptions.price is None else assumptions.price
-        cost = "-" if price is None else f"${price * ranks * seconds / 3600:,.2f}"
+        num_devices = 1 if device.name == CPU else ranks  # ranks share a CPU
+        cost = estimate(flops, device, num_devices=num_devices, mfu=mfu, price=price)
         rows.append(
             [
                 device.name if device.name == CPU else f"{ranks} x {device.name}",
@@ -153,9 +152,9 @@ def _costs(stages: Sequence[StagePlan], devices: Sequence[Hardware], assumptions
                 "no" if needed > device.memory_gib else "yes",
                 *(["yes" if device.has_fp8 else "no"] if wants_fp8 else []),
                 f"{mfu:.0%}",
-                _long(seconds),
+                _long(cost.seconds),
                 "-" if price is None else f"{price:.2f}",
-                cost,
+                "-" if cost.dollars is None else f"${cost.dollars:,.2f}",
             ]
         )
     fp8 = ("FP8",) if wants_fp8 else ()

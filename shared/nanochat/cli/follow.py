@@ -9,8 +9,9 @@ from typing import Protocol, Self
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
 from nanochat.cli.client import ApiClient
-from nanochat.cli.terminal import console, duration, say
+from nanochat.cli.terminal import console, say
 from nanochat.errors import DeadlineExceeded, NanochatError, Unavailable
+from nanochat.numbers import duration
 from nanochat.protocol.jobs import FINAL_STATUSES, Job, stage_name
 
 POLL_S = 1.0

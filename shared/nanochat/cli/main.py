@@ -6,7 +6,7 @@ from collections.abc import Callable
 import typer
 from pydantic import ValidationError
 
-from nanochat.cli import backup, bench, chat, data, demo, exchange, jobs, later, models, scaling, tokenizer, up
+from nanochat.cli import backup, bench, chat, data, demo, exchange, jobs, models, report, scaling, tokenizer, up
 from nanochat.cli.terminal import error_console
 from nanochat.errors import NanochatError
 
@@ -35,10 +35,7 @@ app.command("scaling-laws")(scaling.scaling_laws)
 app.command()(backup.backup)
 app.command()(backup.restore)
 app.add_typer(bench.app, name="bench")
-
-LENIENT = {"allow_extra_args": True, "ignore_unknown_options": True}
-for name, sentence in later.NOT_YET.items():
-    app.command(name, context_settings=LENIENT)(later.not_yet(sentence))
+app.command()(report.report)
 
 
 def main() -> None:

@@ -6,9 +6,10 @@ import typer
 
 from nanochat.bench import report
 from nanochat.cli.settings import CliSettings
-from nanochat.cli.terminal import count, duration, print_table, say
+from nanochat.cli.terminal import print_table, say
 from nanochat.errors import NotFound
 from nanochat.files import write_file
+from nanochat.numbers import count, duration
 from nanochat.scaling.fit import Budget, PowerLaw, ScalingLaws, fit_scaling_laws
 from nanochat.scaling.picture import draw
 from nanochat.scaling.runs import Series, read_series

@@ -1,10 +1,12 @@
-"""How commands print: one console, plain tables, numbers as people read them."""
+"""How commands print: one console, plain tables."""
 
 import time
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
+
+from nanochat.numbers import duration
 
 console = Console(highlight=False)
 error_console = Console(stderr=True, highlight=False)
@@ -25,24 +27,6 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, empty
         console.print(table, markup=False)
     else:
         say(empty)
-
-
-def duration(seconds: float) -> str:
-    """Such as 42s, 3m05s, 2h10m."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
-
-
-def count(number: int) -> str:
-    """Such as 815, 36.7M, 1.38B."""
-    for unit, size in (("T", 10**12), ("B", 10**9), ("M", 10**6), ("k", 10**3)):
-        if number >= size:
-            return f"{number / size:.3g}{unit}"
-    return str(number)
 
 
 def age(unix_time: float) -> str:

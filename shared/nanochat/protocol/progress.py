@@ -1,11 +1,13 @@
-"""The lines of jobs/<id>/progress.jsonl: what a recipe tells the worker, append-only, one JSON object a line.
+"""The lines of jobs/<id>/progress.jsonl: what a recipe tells worker and report, append-only, one JSON object a line.
 
 A recipe writes the file and knows nothing of Redis or the database, so it runs by hand as well.
 """
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, ValidationError
 
 from nanochat.protocol import Strict
 
@@ -35,9 +37,27 @@ class Metric(Strict):
     values: dict[str, float]
 
 
+class Environment(Strict, frozen=True):
+    """What a run runs on and which code runs: for people who read its report. `num_cores` are those that all ranks may
+    use, `memory_bytes` that of a GPU, or of the machine. `commit` is git's, with "-dirty" where files had changed; null
+    where the code lies in no repository."""
+
+    version: str
+    commit: str | None = None
+    python: str
+    torch: str
+    system: str
+    device_name: str
+    num_ranks: int
+    num_cores: int
+    memory_bytes: int
+
+
 class Setup(Strict):
     """What a run computes with: cuda, cpu or mps; fp32, bf16, fp16 or fp8; backends of attention (model/attention.py)
-    over whole rows and under a window, "none" where the model has none. Each from a small set: they label a metric."""
+    over whole rows and under a window, "none" where the model has none. Each from a small set: they label a metric.
+
+    The model's size, and the environment, are null in files of earlier versions."""
 
     type: Literal["setup"] = "setup"
     time: float
@@ -45,6 +65,19 @@ class Setup(Strict):
     precision: str
     attention: str
     window_attention: str
+    num_parameters: int | None = None
+    flops_per_token: int | None = None
+    environment: Environment | None = None
+
+
+class Sample(Strict):
+    """What the model said to a prompt at a step, as it was generated: any text at all, markup included."""
+
+    type: Literal["sample"] = "sample"
+    time: float
+    step: int
+    prompt: str
+    text: str
 
 
 class CheckpointWritten(Strict):
@@ -75,5 +108,20 @@ class Result(Strict):
     values: dict[str, float] = Field(default_factory=dict)
 
 
-ProgressLine = Annotated[Progress | Metric | Setup | CheckpointWritten | Failure | Result, Field(discriminator="type")]
-progress_line: TypeAdapter[Progress | Metric | Setup | CheckpointWritten | Failure | Result] = TypeAdapter(ProgressLine)
+Line = Progress | Metric | Setup | Sample | CheckpointWritten | Failure | Result
+progress_line: TypeAdapter[Line] = TypeAdapter(Annotated[Line, Field(discriminator="type")])
+
+
+def readable_lines(path: Path) -> Iterator[Line]:
+    """Every line of a file that can be read: a killed recipe's last one may be half a one. None where there is no file.
+
+    For whoever looks at a run from outside; the worker, which must know what it passes over, has a reader of its own.
+    """
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        for raw in file:
+            try:
+                yield progress_line.validate_json(raw)
+            except ValidationError:
+                continue

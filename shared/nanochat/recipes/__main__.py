@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from nanochat.errors import InvalidConfig, NanochatError, PeerLost
+from nanochat.files import write_file
 from nanochat.observability.logs import setup_logs
 from nanochat.protocol.jobs import RunSpec, TrainingConfig, invalid_config, parse_config
 from nanochat.recipes.distributed import is_under_torchrun, read_ranks
@@ -28,7 +29,7 @@ from nanochat.recipes.tracker import start_tracker
 
 log = logging.getLogger(__name__)
 
-KINDS = ("dataset", "tokenizer", "pretrain", "sft", "evaluate")
+KINDS = ("dataset", "tokenizer", "pretrain", "sft", "evaluate", "report")
 _PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
 
 
@@ -60,6 +61,8 @@ def run_job(spec: RunSpec, progress: ProgressWriter, stop: StopSignal) -> int:
     """The outermost loop: whatever happens, the file and the exit code say it."""
     try:
         job = JobContext(spec=spec, progress=progress, stop=stop, ranks=read_ranks())
+        if job.ranks.is_first:
+            _keep_spec(spec)
         config = parse_config(spec.kind, spec.config)
         log.info("job_started", extra={"job_id": spec.job_id, "kind": spec.kind, "attempt": spec.attempt})
         log.info("job_config", extra={"config": describe(config.model_dump())})
@@ -83,6 +86,14 @@ def run_job(spec: RunSpec, progress: ProgressWriter, stop: StopSignal) -> int:
     progress.result(outcome.output, outcome.values)
     log.info("job_succeeded", extra={"job_id": spec.job_id, "output": outcome.output})
     return 0
+
+
+def _keep_spec(spec: RunSpec) -> None:
+    """Beside progress.jsonl, where a worker has put it already and a person's may have come from anywhere: who looks
+    at the folder later (report/run.py) finds what was asked for."""
+    path = progress_path(spec).with_name("spec.json")
+    if not path.exists():
+        write_file(path, spec.model_dump_json(indent=2).encode())
 
 
 def _recipe(kind: str) -> Callable[[JobContext, Any], Outcome]:

@@ -21,8 +21,9 @@ from nanochat.protocol.jobs import EvaluateConfig
 from nanochat.recipes import pretrain
 from nanochat.recipes.device import Device, choose_device
 from nanochat.recipes.distributed import joined
+from nanochat.recipes.environment import report_setup
 from nanochat.recipes.job import JobContext, Outcome
-from nanochat.recipes.validation import MAX_LEN, NUM_SLOTS, log_samples, measure_bpb, measure_core
+from nanochat.recipes.validation import MAX_LEN, NUM_SLOTS, measure_bpb, measure_core, write_samples
 from nanochat.tasks.base import Task
 from nanochat.tasks.loading import load
 from nanochat.tasks.registry import CHECKABLE, DEFAULT_EVALS
@@ -54,6 +55,7 @@ def _evaluate(
     model = GPT(checkpoint.config, device.dtype).to(device.device)
     load_tensors(model, checkpoint.model_tensors)
     model.eval()
+    report_setup(job, model, model.config.sequence_len)
     subject = _Subject(job, config, checkpoint, model, peers)
     metrics: dict[str, float] = {}
     for index, name in enumerate(evals):
@@ -66,8 +68,13 @@ def _evaluate(
         elif name == "chat":
             values = _chat(subject, chat_tasks, report)
         else:
-            values = log_samples(
-                model, checkpoint.tokenizer, as_chat=checkpoint.info.stage != pretrain.STAGE, peers=peers
+            values = write_samples(
+                job.progress,
+                model,
+                checkpoint.tokenizer,
+                as_chat=checkpoint.info.stage != pretrain.STAGE,
+                step=checkpoint.info.step,
+                peers=peers,
             )
         metrics |= values
         job.progress.metrics(checkpoint.info.step, values)

@@ -26,7 +26,7 @@ from nanochat.recipes.loss_scale import LossScale
 from nanochat.recipes.rates import base_rates, saved_rates
 from nanochat.recipes.resume import check_same_model, checkpoint_to_resume, loader_state
 from nanochat.recipes.training_loop import Evaluation, Training, train
-from nanochat.recipes.validation import core_tasks_present, log_samples, measure_bpb, measure_core
+from nanochat.recipes.validation import core_tasks_present, measure_bpb, measure_core, write_samples
 from nanochat.tokenizer.bpe import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -156,7 +156,7 @@ def _evaluations(
         )
 
     def samples() -> dict[str, float]:
-        return log_samples(model, tokenizer, as_chat=False, peers=peers)
+        return write_samples(job.progress, model, tokenizer, as_chat=False, peers=peers)
 
     evaluations = [Evaluation(measure=bpb, every=config.eval_every)]
     if config.core_metric_every:

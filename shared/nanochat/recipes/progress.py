@@ -14,15 +14,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from nanochat.protocol.progress import CheckpointWritten, Failure, Metric, Progress, Result, Setup
+from nanochat.protocol.progress import (
+    CheckpointWritten,
+    Environment,
+    Failure,
+    Line,
+    Metric,
+    Progress,
+    Result,
+    Sample,
+    Setup,
+)
 from nanochat.recipes.tracker import Tracker
 
 # Often enough for a progress bar, seldom enough that a long job's file stays small.
 INTERVAL_S = 1.0
 # Weight of the newest interval in the running speed: the last ten intervals or so count.
 _NEWEST_WEIGHT = 0.2
-
-Line = Progress | Metric | Setup | CheckpointWritten | Failure | Result
 
 
 class ProgressWriter:
@@ -40,6 +48,7 @@ class ProgressWriter:
         self._clock = clock
         self._speed = Speed(clock)
         self._last_written: float | None = None
+        self._step = 0
         self._tracker: Tracker | None = None
 
     def track(self, tracker: Tracker) -> None:
@@ -48,6 +57,7 @@ class ProgressWriter:
 
     def progress(self, step: int, num_steps: int, tokens: int = 0, *, force: bool = False) -> None:
         """Say how far the job is. Passed over within INTERVAL_S of the last time unless `force`, or at the end."""
+        self._step = step
         now = self._clock()
         is_due = self._last_written is None or now - self._last_written >= INTERVAL_S
         if not (is_due or force or step >= num_steps):
@@ -84,7 +94,17 @@ class ProgressWriter:
             if self._tracker is not None:
                 self._tracker.metrics(step, finite)
 
-    def setup(self, *, device: str, precision: str, attention: str, window_attention: str) -> None:
+    def setup(
+        self,
+        *,
+        device: str,
+        precision: str,
+        attention: str,
+        window_attention: str,
+        num_parameters: int | None = None,
+        flops_per_token: int | None = None,
+        environment: Environment | None = None,
+    ) -> None:
         """What the run computes with, once at its start."""
         self._write(
             Setup(
@@ -93,8 +113,15 @@ class ProgressWriter:
                 precision=precision,
                 attention=attention,
                 window_attention=window_attention,
+                num_parameters=num_parameters,
+                flops_per_token=flops_per_token,
+                environment=environment,
             )
         )
+
+    def sample(self, prompt: str, text: str, step: int | None = None) -> None:
+        """What the model says; without `step`, at the one that was told last."""
+        self._write(Sample(time=time.time(), step=self._step if step is None else step, prompt=prompt, text=text))
 
     def checkpoint(self, step: int, checkpoint: str) -> None:
         self._write(CheckpointWritten(time=time.time(), step=step, checkpoint=checkpoint))

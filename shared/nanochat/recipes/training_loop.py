@@ -27,7 +27,7 @@ from nanochat.optim.optimizer import MuonAdamW
 from nanochat.optim.peak_flops import peak_flops
 from nanochat.optim.schedule import Schedule, apply_schedule
 from nanochat.recipes.batch import BatchSizes, out_of_memory
-from nanochat.recipes.device import describe_setup
+from nanochat.recipes.environment import report_setup
 from nanochat.recipes.job import JobContext, Outcome
 from nanochat.recipes.loss_scale import LossScale
 from nanochat.recipes.saving import Saver
@@ -118,9 +118,7 @@ def _train(training: Training, saver: Saver) -> Outcome:
     first_step = training.position.step
     progress, stop = training.job.progress, training.job.stop
     peak = peak_flops(training.model.device)
-    setup = describe_setup(training.model, training.sizes.sequence_len)
-    progress.setup(**setup)
-    log.info("training_setup", extra=setup)
+    report_setup(training.job, training.model, training.sizes.sequence_len)
     _hold_garbage_collection()
     try:
         while True:
@@ -231,6 +229,7 @@ def _report_loss(training: Training, loss: float, peak: float | None) -> None:
     speed = training.job.progress.tokens_per_second
     values = {
         "train_loss": train_loss,
+        "learning_rate": _matrix_rate(training.optimizer),
         "num_skipped_steps": float(position.num_skipped),
         "train_seconds": position.train_seconds,
     }
@@ -240,6 +239,11 @@ def _report_loss(training: Training, loss: float, peak: float | None) -> None:
         values["loss_scale"] = training.loss_scale.value
     training.job.progress.metrics(position.step, values)
     log.info("step", extra={"step": position.step, "of": num_steps, "loss": round(train_loss, 4)})
+
+
+def _matrix_rate(optimizer: MuonAdamW) -> float:
+    """Of the matrices, as the schedule has set it: the other groups' rates are multiples of it that stay the same."""
+    return next(group.lr for group in optimizer.groups if group.rule == "muon")
 
 
 def _save(training: Training, saver: Saver) -> None:

@@ -14,6 +14,7 @@ from nanochat.evals.bpb import bits_per_byte, token_byte_lengths
 from nanochat.evals.core_tasks import CORE_TASKS, CoreTask
 from nanochat.evals.samples import sample_chats, sample_texts
 from nanochat.model.gpt import GPT
+from nanochat.recipes.progress import ProgressWriter
 from nanochat.recipes.stop import StopSignal
 from nanochat.tokenizer.bpe import Tokenizer
 from nanochat.tools.calculator import Calculator
@@ -83,12 +84,21 @@ def measure_core(
     return {**values, "core_metric": sum(values.values()) / len(values), "core_num_tasks": float(len(values))}
 
 
-def log_samples(model: GPT, tokenizer: Tokenizer, *, as_chat: bool, peers: Peers = ALONE) -> dict[str, float]:
-    """For the log alone, which rank 0 writes: gives no metric."""
+def write_samples(
+    progress: ProgressWriter,
+    model: GPT,
+    tokenizer: Tokenizer,
+    *,
+    as_chat: bool,
+    step: int | None = None,
+    peers: Peers = ALONE,
+) -> dict[str, float]:
+    """For people: to progress.jsonl and the log, by rank 0; gives no metric. Without `step`: of the step told last."""
     if peers.rank:
         return {}
     with Calculator() as calculator:
         engine = Engine.of(model, tokenizer, calculator, num_slots=NUM_SLOTS, max_len=MAX_LEN)
         for sample in (sample_chats if as_chat else sample_texts)(engine, tokenizer):
+            progress.sample(sample.prompt, sample.text, step)
             log.info("sample", extra={"prompt": sample.prompt, "text": sample.text})
     return {}

@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from nanochat.checkpoint.manifest import CheckpointInfo, newest, read_state
 from nanochat.errors import InvalidConfig, InvalidRequest, NotFound
 from nanochat.jobs.profiles import load_profile
 from nanochat.planning.pretraining import horizon_of
 from nanochat.protocol.jobs import PretrainConfig
-from nanochat.protocol.progress import Progress, progress_line
+from nanochat.protocol.progress import Progress, readable_lines
 from nanochat.sizes import flops_per_token, num_parameters, scaling_parameters
 
 STAGE = "pretrain"
@@ -110,12 +108,6 @@ def _seconds(home: Path, info: CheckpointInfo, state: dict[str, Any], tokens: in
     file = home / "jobs" / str(state.get("job_id")) / "progress.jsonl"
     if not file.is_file():
         return None
-    speeds = []
-    for line in file.read_text().splitlines():
-        try:
-            parsed = progress_line.validate_json(line)
-        except ValidationError:  # a killed recipe's last line may be half a one
-            continue
-        if isinstance(parsed, Progress) and parsed.tokens_per_second > 0:
-            speeds.append(parsed.tokens_per_second)
+    lines = readable_lines(file)
+    speeds = [line.tokens_per_second for line in lines if isinstance(line, Progress) and line.tokens_per_second > 0]
     return tokens / statistics.median(speeds) if speeds else None

@@ -75,6 +75,21 @@ def test_a_running_job_is_cancelled_and_retried(page: Page, gateway: FakeGateway
     expect(page.locator(".job-row")).to_contain_text("queued")
 
 
+def test_a_runs_report_opens_in_a_tab_of_its_own(page: Page, gateway: FakeGateway, pretrain: dict[str, Any]) -> None:
+    page.goto(f"{gateway.url}/train#{pretrain['parent_id']}")
+    with page.expect_popup() as opened:
+        page.get_by_role("button", name="Report").click()
+    expect(opened.value.get_by_role("heading", name="Run demo")).to_be_visible()
+
+
+def test_a_job_of_no_run_has_no_report(page: Page, gateway: FakeGateway) -> None:
+    exam = training.job("evaluate", "exam", "running")
+    gateway.jobs[exam["id"]] = exam
+    page.goto(f"{gateway.url}/train#{exam['id']}")
+    expect(page.get_by_role("button", name="Cancel")).to_be_visible()
+    expect(page.get_by_role("button", name="Report")).to_have_count(0)
+
+
 def test_a_failed_job_shows_why(page: Page, gateway: FakeGateway) -> None:
     broken = training.job("pretrain", "first-try", "failed")
     tail = ["ValueError: total_batch_size is 1000"]

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Header
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 
 if TYPE_CHECKING:
     from tests.e2e.web.fake_gateway import FakeGateway
@@ -126,6 +126,12 @@ def install(app: FastAPI, gateway: "FakeGateway") -> None:
     def jobs(kind: str | None = None, limit: int = 50) -> dict[str, Any]:
         found = [shown(each) for each in gateway.jobs.values() if kind in (None, each["kind"])]
         return {"object": "list", "data": found[::-1][:limit], "has_more": len(found) > limit, "last_id": None}
+
+    @app.get("/v1/reports/{run}")
+    def report(run: str) -> Any:
+        if run not in {each["name"] for each in gateway.jobs.values()}:
+            return refusal(404, "not_found", f"no run is called {run!r}; there is demo.")
+        return HTMLResponse(f"<h1>Run {run}</h1>")
 
     @app.post("/v1/jobs", status_code=202)
     def submit(spec: dict[str, Any]) -> Any:

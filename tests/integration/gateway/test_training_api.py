@@ -44,6 +44,7 @@ def test_the_trainer_sees_a_program_and_no_page(gateway: str, client: httpx.Clie
         ("GET", "/v1/jobs/j1/logs"),
         ("GET", "/v1/checkpoints"),
         ("GET", "/v1/checkpoints/demo/sft/step_000500"),
+        ("GET", "/v1/reports/demo-1a2b3c"),
         ("GET", "/v1/datasets"),
         ("POST", "/v1/datasets/climbmix/download"),
         ("POST", "/v1/models/nanochat/promote"),
@@ -101,3 +102,12 @@ def test_bodies_are_bounded_both_ways(gateway_with: GatewayWith, trainer: FakeTr
     assert trainer.received == []
     trainer.response = Response(b"x" * 2001)
     assert httpx.get(f"{gateway}/v1/jobs/j1/logs", trust_env=False).status_code == 503
+
+
+def test_a_report_keeps_the_policy_that_came_with_it(client: httpx.Client, trainer: FakeTrainer) -> None:
+    policy = "default-src 'none'; style-src 'sha256-x'; sandbox"
+    trainer.response = Response("<p>", media_type="text/html", headers={"content-security-policy": policy})
+    response = client.get("/v1/reports/mine")
+    assert response.headers.get_list("content-security-policy") == [policy]
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert "script-src 'self'" in client.get("/health/live").headers["content-security-policy"]

@@ -30,9 +30,9 @@ def test_a_pipeline_runs_its_stages_in_order_and_ends_with_their_results(stack: 
     job = stack.submit(kind="pipeline", name="demo", config={"profile": "demo"})
     done = stack.wait_status(job["id"], "succeeded", "failed")
     assert done["status"] == "succeeded", done
-    assert [run["kind"] for run in stack.runs()] == ["tokenizer", "pretrain", "sft", "evaluate"]
+    assert [run["kind"] for run in stack.runs()] == ["tokenizer", "pretrain", "sft", "evaluate", "report"]
     assert done["checkpoint"] == "demo/sft/step_000003"
-    assert done["progress"]["step"] == 4
+    assert done["progress"]["step"] == 5
     assert done["progress"]["ratio"] == 1.0
     stages = [stack.job(stage_id) for stage_id in done["stages"]]
     assert stages[1]["config"]["tokenizer"] == stages[0]["id"]
@@ -45,7 +45,7 @@ def test_a_failed_stage_fails_the_pipeline_and_says_why(stack: Stack) -> None:
     job = stack.submit(kind="pipeline", name="demo", config={"profile": "demo"})
     failed = stack.wait_status(job["id"], "succeeded", "failed")
     stages = [stack.job(stage_id) for stage_id in failed["stages"]]
-    assert [stage["status"] for stage in stages] == ["succeeded", "failed", "failed", "failed"]
+    assert [stage["status"] for stage in stages] == ["succeeded", *["failed"] * 4]
     assert stages[1]["error"]["code"] == "data_error"
     assert stages[2]["error"]["code"] == "predecessor_failed"
     assert failed["error"]["code"] == "data_error"
@@ -56,7 +56,7 @@ def test_a_failed_stage_fails_the_pipeline_and_says_why(stack: Stack) -> None:
     stack.behave()
     assert stack.post(f"/v1/jobs/{job['id']}/retry").status_code == 200
     assert stack.wait_status(job["id"], "succeeded", "failed")["status"] == "succeeded"
-    assert [run["kind"] for run in stack.runs()] == ["tokenizer", "pretrain", "pretrain", "sft", "evaluate"]
+    assert [run["kind"] for run in stack.runs()] == ["tokenizer", "pretrain", "pretrain", "sft", "evaluate", "report"]
 
 
 def test_a_crash_says_its_exit_code_and_its_last_words(stack: Stack) -> None:

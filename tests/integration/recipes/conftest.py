@@ -14,13 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from nanochat.protocol.jobs import JobKind, RunSpec
-from nanochat.protocol.progress import CheckpointWritten, Failure, Metric, Progress, Result, Setup, progress_line
+from nanochat.protocol.progress import CheckpointWritten, Failure, Line, Result, progress_line
 from nanochat.recipes.__main__ import run_job
 from nanochat.recipes.job import progress_path
 from nanochat.recipes.progress import ProgressWriter
 from nanochat.recipes.stop import StopSignal
-
-Line = Progress | Metric | Setup | CheckpointWritten | Failure | Result
 
 # The smallest model and the shortest run that still go through every part.
 _PRETRAIN: dict[str, Any] = {

@@ -10,10 +10,11 @@ import pytest
 
 from nanochat.cli import chat, follow
 from nanochat.cli.jobs import parse_values
-from nanochat.cli.terminal import duration, print_table
+from nanochat.cli.terminal import print_table
 from nanochat.errors import InvalidConfig
+from nanochat.numbers import duration
 from nanochat.protocol.generate import Message
-from nanochat.protocol.jobs import Job, JobError, JobProgress
+from nanochat.protocol.jobs import Job, JobError, JobProgress, RunSpec
 from tests.unit.cli.conftest import FakeGateway, nanochat
 
 
@@ -193,14 +194,6 @@ def test_chat_commands_change_the_conversation() -> None:
     assert chat._command("/what", said) == said
 
 
-@pytest.mark.parametrize("arguments", [("report", "--run", "x")])
-def test_what_is_not_built_yet_says_so_and_ends_with_2(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
-) -> None:
-    assert nanochat(monkeypatch, *arguments) == 2
-    assert "not built yet" in capsys.readouterr().err
-
-
 def test_a_bad_setting_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("NANOCHAT_GATEWAY_PORT", "eighty")
     assert nanochat(monkeypatch, "up") == 2
@@ -219,3 +212,28 @@ def test_the_first_column_of_a_table_is_never_cut(capsys: pytest.CaptureFixture[
     job_id = "job_1a2054a4903003015f5ea"
     print_table(("id", "name", "more"), [(job_id, "a rather long name " * 3, "words " * 9)], empty="")
     assert job_id in capsys.readouterr().out
+
+
+def test_a_report_is_written_here_where_no_gateway_is_named(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = home / "jobs" / "job_1"
+    folder.mkdir(parents=True)
+    spec = RunSpec(job_id="job_1", kind="pretrain", name="mine", config={}, home=str(home))
+    (folder / "spec.json").write_text(spec.model_dump_json())
+    assert nanochat(monkeypatch, "report", "mine") == 0
+    markdown, html = map(Path, capsys.readouterr().out.split())
+    assert markdown == home / "reports" / "mine" / "report.md"
+    assert markdown.is_file() and html.is_file()
+    assert nanochat(monkeypatch, "report", "nobody") == 1
+    assert "no run is called 'nobody'; there is mine" in capsys.readouterr().err
+
+
+def test_a_report_is_a_job_where_a_gateway_is_named(
+    gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway.answers["POST /v1/jobs"] = (202, job(status="queued"))
+    gateway.answers["GET /v1/jobs/job_1"] = (200, job(kind="report"))
+    assert nanochat(monkeypatch, "report", "mine") == 0
+    assert gateway.asked[0].body == {"kind": "report", "config": {"run": "mine"}}
+    assert "reports/mine/report.md" in capsys.readouterr().out

@@ -38,7 +38,7 @@ def test_a_dry_run_tells_sizes_memory_time_and_cost_and_asks_nobody(
     assert rows["8 x H100"][-6:] == ["yes", "yes", "50%", "1h57m", "2.00", "$31.32"]
     assert rows["8 x A100"][-6:-3] == ["yes", "no", "50%"]
     assert "1.38B" in said and "604M" in said and "2.79e+19" in said
-    assert "Not counted, as only the run itself finds out: tokenizer, base-eval, sft, chat-eval." in said
+    assert "Not counted, as only the run itself finds out: tokenizer, base-eval, sft, chat-eval, report." in said
     assert not (home / "jobs").exists()
 
 

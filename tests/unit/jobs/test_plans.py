@@ -73,7 +73,7 @@ def test_an_unknown_profile_is_answered_with_those_there_are() -> None:
 
 def test_only_stages_that_train_or_evaluate_get_several_processes() -> None:
     stages = plan(JobSpec(kind="pipeline", config={"profile": "demo"}, num_processes=4), 0.0)[1:]
-    assert [stage.num_processes for stage in stages] == [1, 4, 4, 4]
+    assert [stage.num_processes for stage in stages] == [1, 4, 4, 4, 1]
 
 
 def series(**config: object) -> JobSpec:

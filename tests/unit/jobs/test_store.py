@@ -32,7 +32,7 @@ def test_a_submitted_job_is_queued_and_shown_as_given(jobs: JobStore, clock: Clo
 
 
 def test_planning_stores_nothing(jobs: JobStore) -> None:
-    assert len(jobs.plan(PIPELINE)) == 5
+    assert len(jobs.plan(PIPELINE)) == 6
     assert jobs.find() == []
 
 
@@ -143,8 +143,8 @@ def test_a_pipeline_follows_its_stages(jobs: JobStore, leases: Leases, clock: Cl
         run(jobs, leases, stage)
         assert jobs.get(parent.id).progress.step == position + 1
     done = jobs.get(parent.id)
-    assert (done.status, done.output, done.progress.ratio) == ("succeeded", "evaluate", 1.0)
-    assert done.started_at == clock.now - 3
+    assert (done.status, done.output, done.progress.ratio) == ("succeeded", "report", 1.0)
+    assert done.started_at == clock.now - 4
     statuses = [event.data["status"] for event in jobs.events(parent.id) if event.type == "status"]
     assert statuses == ["queued", "running", "succeeded"]
 
@@ -180,7 +180,7 @@ def test_a_failed_stage_ends_those_behind_it_and_the_pipeline(jobs: JobStore, le
     stages = jobs.stages(parent.id)
     run(jobs, leases, stages[0])
     run(jobs, leases, stages[1], fails=True)
-    assert [stage.status for stage in jobs.stages(parent.id)] == ["succeeded", "failed", "failed", "failed"]
+    assert [stage.status for stage in jobs.stages(parent.id)] == ["succeeded", *["failed"] * 4]
     error = jobs.get(parent.id).error
     assert error is not None
     assert error.code == "data_error"
@@ -196,7 +196,7 @@ def test_retry_goes_on_with_the_stage_that_failed(jobs: JobStore, leases: Leases
     run(jobs, leases, stages[1], fails=True)
     job_id = {"pipeline": parent.id, "failed stage": stages[1].id, "stage behind it": stages[2].id}[retried]
     jobs.retry(job_id)
-    assert [stage.status for stage in jobs.stages(parent.id)] == ["succeeded", "queued", "queued", "queued"]
+    assert [stage.status for stage in jobs.stages(parent.id)] == ["succeeded", *["queued"] * 4]
     assert jobs.get(parent.id).status == "running"
     for stage in stages[1:]:
         run(jobs, leases, stage)
@@ -211,7 +211,7 @@ def test_cancelling_a_pipeline_cancels_what_waits_and_asks_what_runs(jobs: JobSt
     assert lease is not None
     assert leases.renew(lease) is False
     assert jobs.cancel(parent.id).status == "running"
-    assert [stage.status for stage in jobs.stages(parent.id)] == ["running", "cancelled", "cancelled", "cancelled"]
+    assert [stage.status for stage in jobs.stages(parent.id)] == ["running", *["cancelled"] * 4]
     assert leases.renew(lease) is True
     leases.finish(lease, "cancelled")
     assert jobs.get(parent.id).status == "cancelled"

@@ -4,7 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from nanochat.protocol.progress import CheckpointWritten, Failure, Metric, Progress, Result, progress_line
+from nanochat.protocol.progress import (
+    Line,
+    Metric,
+    Progress,
+    Sample,
+    Setup,
+    progress_line,
+    readable_lines,
+)
 from nanochat.recipes.progress import ProgressWriter
 
 
@@ -16,7 +24,7 @@ class Clock:
         return self.now
 
 
-def read(path: Path) -> list[Progress | Metric | CheckpointWritten | Failure | Result]:
+def read(path: Path) -> list[Line]:
     return [progress_line.validate_json(line) for line in path.read_text().splitlines()]
 
 
@@ -87,3 +95,24 @@ def test_values_that_are_not_finite_are_left_out(tmp_path: Path) -> None:
         writer.metrics(2, {"train_loss": float("inf")})
     (line,) = read(tmp_path / "p.jsonl")
     assert isinstance(line, Metric) and line.values == {"val_bpb": 2.0}
+
+
+def test_a_sample_is_of_the_step_that_was_told_last_or_of_the_one_it_names(tmp_path: Path) -> None:
+    with ProgressWriter(tmp_path / "p.jsonl", Clock()) as writer:
+        writer.progress(3, 10)
+        writer.progress(4, 10)  # not written, as a second has not gone by
+        writer.sample("Hello", "<b>\n")
+        writer.sample("Hello", "", step=9)
+    found = [line for line in readable_lines(tmp_path / "p.jsonl") if isinstance(line, Sample)]
+    assert [(sample.step, sample.text) for sample in found] == [(4, "<b>\n"), (9, "")]
+
+
+def test_setups_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text(
+        '{"type":"setup","time":1.0,"device":"cpu","precision":"fp32","attention":"sdpa","window_attention":"none"}\n'
+        '{"type":"progress","time":2.0,"st'
+    )
+    (setup,) = readable_lines(path)
+    assert isinstance(setup, Setup) and setup.environment is None
+    assert not list(readable_lines(tmp_path / "none.jsonl"))

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from nanochat.protocol.progress import CheckpointWritten, Metric, Progress, Result
+from nanochat.protocol.progress import CheckpointWritten, Metric, Progress, Result, Sample
 from nanochat_worker.tail import ProgressTail, report
 
 
@@ -67,3 +67,13 @@ def test_a_report_holds_every_metric_but_only_the_newest_progress() -> None:
     assert told.metrics == metrics
     assert told.checkpoint == "r/s/step_000002"
     assert told.offset == 99
+
+
+def test_what_only_a_report_reads_passes_the_worker_by(tmp_path: Path) -> None:
+    sample = Sample(time=1.0, step=3, prompt="Hello", text="<script>")
+    append(tmp_path / "p.jsonl", sample.model_dump_json() + "\n")
+    tail = ProgressTail(tmp_path / "p.jsonl", 0)
+    lines = tail.read()
+    assert lines == [sample]
+    told = report(lines, tail.offset)
+    assert (told.progress, list(told.metrics), told.checkpoint) == (None, [], None)

@@ -74,7 +74,7 @@ def make_output(spec: RunSpec, home: Path, steps: int, rank: int) -> str | None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "tokenizer.json").write_text("{}")
         return spec.name
-    if spec.kind == "evaluate":
+    if spec.kind in ("evaluate", "report"):
         return None
     run = spec.config["run"]
     checkpoint = make_checkpoint(home, run, spec.kind, steps)

@@ -2,6 +2,7 @@
 import { useState } from "preact/hooks";
 import { toApiError } from "../api/errors";
 import { cancelJob, isFinal, retryJob } from "../api/jobs";
+import { openReport, runOf } from "../api/reports";
 import type { Job } from "../api/types";
 import { ago } from "../ui/format";
 import { Icon } from "../ui/icons";
@@ -50,8 +51,15 @@ function Actions({ job }: { job: Job }) {
       setBusy(false);
     }
   };
+  const run = runOf(job);
+  const report = (name: string): void => void openReport(name).catch((cause) => toast(toApiError(cause).message, true));
   return (
     <div class="row">
+      {run !== null && (
+        <button type="button" class="button small" onClick={() => report(run)}>
+          Report
+        </button>
+      )}
       {!isFinal(job) && (
         <button type="button" class="button small danger" disabled={isBusy} onClick={() => void act(cancelJob)}>
           Cancel
