@@ -12,6 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from nanochat.cli.client import ApiClient
 from nanochat.cli.follow import PLAIN_EVERY_S, follow
+from nanochat.cli.identity import identity
 from nanochat.cli.jobs import with_api
 from nanochat.cli.settings import CliSettings
 from nanochat.cli.terminal import console, print_table, say
@@ -23,7 +24,9 @@ from nanochat.protocol.hub import SCHEME, HubReference
 from nanochat.protocol.jobs import DatasetConfig, Job, parse_config
 from nanochat.settings import HubSettings
 
-app = typer.Typer(help="Datasets: list, download, repackage.", no_args_is_help=True)
+app = typer.Typer(
+    help="Datasets: list, download, repackage; conversations about who the model is.", no_args_is_help=True
+)
 
 _LOOK_S = 0.2
 
@@ -112,6 +115,9 @@ def repackage(
         f"split: {counts.num_documents:,} of {count(counts.num_chars)} characters in {counts.num_shards} shards, "
         f"{target}"
     )
+
+
+app.command()(identity)
 
 
 def _submit(config: DatasetConfig, follow_it: bool) -> None:

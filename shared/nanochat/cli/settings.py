@@ -10,6 +10,9 @@ class CliSettings(CommonSettings):
 
     url: str = Field(default="", description="The gateway that commands speak to; empty: the stack of $NANOCHAT_HOME.")
     api_key: SecretStr = Field(default=SecretStr(""), description="The key that commands send.")
+    endpoint_api_key: SecretStr = Field(
+        default=SecretStr(""), description="Of the endpoint that `nanochat data identity --endpoint` names."
+    )
     admin_keys: SecretStr = Field(
         default=SecretStr(""), description="Keys of the gateway; without one of its own, the first."
     )

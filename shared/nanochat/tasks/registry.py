@@ -8,6 +8,7 @@ from nanochat.tasks.counting import Counting
 from nanochat.tasks.dialogue import Dialogue
 from nanochat.tasks.gsm8k import GSM8K
 from nanochat.tasks.humaneval import HumanEval
+from nanochat.tasks.identity import Identity
 from nanochat.tasks.mmlu import MMLU
 from nanochat.tasks.smalltalk import Smalltalk
 from nanochat.tasks.smoltalk import SmolTalk
@@ -23,6 +24,7 @@ TASKS: dict[str, type[GeneratedTask] | type[Benchmark]] = {
     "smalltalk": Smalltalk,
     "dialogue": Dialogue,
     "spelling_bee": SpellingBee,
+    "identity": Identity,
     "mmlu": MMLU,
     "arc_easy": ARC,
     "arc_challenge": ARC,
