@@ -25,7 +25,7 @@ from nanochat.protocol.jobs import Job, JobSpec, RunSpec
 from nanochat.protocol.progress import Result, progress_line
 from nanochat.references import References
 
-RECIPE_KINDS = ("dataset", "tokenizer", "pretrain", "sft", "evaluate")  # as recipes/__main__.py knows them
+RECIPE_KINDS = ("dataset", "tokenizer", "pretrain", "sft", "rl", "evaluate")  # as recipes/__main__.py knows them
 
 
 def local_answerer(settings: CliSettings, reference: str, sampling: Sampling) -> Answerer:
