@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from nanochat.checkpoint import manifest
 from nanochat.protocol.progress import Failure, Metric, Progress, Result
+from nanochat.tasks.counting import Counting
 
 from .conftest import Line, Workshop
 from .easy_rewards import make_easy
@@ -70,11 +71,16 @@ def test_a_stopped_run_ends_where_an_uninterrupted_one_does(workshop: Workshop, 
     assert {key: straight.values[key] for key in same} == {key: resumed.values[key] for key in same}
 
 
-def test_answers_that_all_deserve_the_same_move_no_weight(workshop: Workshop) -> None:
-    """A model that knows nothing is right about nothing."""
-    ran = workshop.run(workshop.rl("hopeless", num_iterations=2))
-    assert metrics(ran.lines, "reward") == {0: 0.0, 1: 0.0}
-    before, after = weights(workshop, BASE), weights(workshop, "hopeless/rl/step_000002")
+@pytest.mark.parametrize("reward", [0.0, 1.0])
+def test_answers_that_all_deserve_the_same_move_no_weight(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, reward: float
+) -> None:
+    monkeypatch.setattr(Counting, "reward", lambda self, conversation, text: reward)
+    name = f"all-{reward:.0f}"
+    ran = workshop.run(workshop.rl(name, num_iterations=2))
+    assert metrics(ran.lines, "reward") == {0: reward, 1: reward}
+    assert metrics(ran.lines, "mixed_ratio") == {0: 0.0, 1: 0.0}
+    before, after = weights(workshop, BASE), weights(workshop, f"{name}/rl/step_000002")
     assert all(before[name].equal(after[name]) for name in before)
 
 
