@@ -38,7 +38,7 @@ STAGE = "rl"
 _RATES = {"embedding_lr": 0.2, "unembedding_lr": 0.004}
 _VALUE_EMBEDDING_LR = 0.15
 # Answers side by side: a GPU's step costs the same for any number of them, a CPU's kernels are busy with these.
-_SLOTS = {"cuda": 256, "mps": 64, "cpu": 64}
+SLOTS = {"cuda": 256, "mps": 64, "cpu": 64}
 
 
 def run(job: JobContext, config: RlConfig) -> Outcome:
@@ -78,7 +78,7 @@ def _train(
         check_same_model(saved, base.config)
     model = GPT(base.config, device.dtype).to(device.device)
     load_tensors(model, base.model_tensors)
-    num_slots = config.rollout_batch_size or _SLOTS[device.device.type]
+    num_slots = config.rollout_batch_size or SLOTS[device.device.type]
     engine = Engine.of(model, tokenizer, calculator, num_slots=num_slots, max_len=max_len)
     params = SamplingParams(
         temperature=config.temperature,
