@@ -19,7 +19,7 @@ from nanochat.config import GPTConfig
 from nanochat.cores import usable_cores
 from nanochat.engine.generate import Engine
 from nanochat.engine.params import SamplingParams
-from nanochat.recipes.rl import SLOTS
+from nanochat.recipes.rl import NUM_SLOTS
 from nanochat.recipes.rollouts import Questions, RolloutSampler
 from nanochat.tasks.registry import build
 from nanochat.tools.calculator import Calculator
@@ -53,9 +53,9 @@ def _measure() -> dict[str, float]:
     max_len = MAX_PROMPT + NUM_NEW
     plain = PlainDecoder(model, max_len)
     with Calculator() as calculator:
-        engine = Engine.of(model, tokenizer, calculator, num_slots=SLOTS["cpu"], max_len=max_len)
+        engine = Engine.of(model, tokenizer, calculator, num_slots=NUM_SLOTS, max_len=max_len)
         alone = Engine.of(model, tokenizer, calculator, num_slots=NUM_SAMPLES, max_len=max_len)
-        sampler = RolloutSampler(engine, task, questions, params, max_len=max_len, num_slots=SLOTS["cpu"])
+        sampler = RolloutSampler(engine, task, questions, params, max_len=max_len, num_slots=NUM_SLOTS)
 
         def rollouts(step: int) -> int:
             return sum(rollout.num_sampled for group in sampler.sample(step) for rollout in group)

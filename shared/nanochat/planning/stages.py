@@ -12,7 +12,7 @@ from nanochat.errors import InvalidConfig
 from nanochat.hardware import DEFAULT_ROWS
 from nanochat.optim.horizon import num_micro_steps, rows_at_once
 from nanochat.planning.memory import Memory, estimate_memory
-from nanochat.planning.pretraining import horizon_of, model_of
+from nanochat.planning.pretraining import DEFAULT_SEQUENCE_LEN, horizon_of, model_of
 from nanochat.protocol.jobs import Job, PretrainConfig, RlConfig, SftConfig, TokenizerConfig, parse_config, stage_name
 from nanochat.sizes import flops_per_token
 
@@ -120,14 +120,15 @@ def _sft(plan: StagePlan, config: SftConfig, base: StagePlan, device_type: str) 
 
 def _rl(plan: StagePlan, config: RlConfig, base: StagePlan, device_type: str) -> StagePlan:
     """How many tokens a step has, the answers' lengths say; memory and micro-steps are those of the longest."""
-    longest = config.max_prompt_tokens + config.max_new_tokens
-    rows = config.device_batch_size or DEFAULT_ROWS[device_type]
+    context = DEFAULT_SEQUENCE_LEN if base.model is None else base.model.sequence_len
+    longest = min(context, config.max_prompt_tokens + config.max_new_tokens)
+    rows = config.device_batch_size or DEFAULT_ROWS[device_type] * (context // longest)
     answers = config.examples_per_step * config.num_samples // plan.num_ranks
     return replace(
         plan,
         precision=config.precision,
         model=base.model,
-        sequence_len=longest if base.model is None else min(longest, base.model.sequence_len),
+        sequence_len=longest,
         device_batch_size=rows,
         num_micro_steps=math.ceil(answers / rows),
         num_steps=config.num_iterations,

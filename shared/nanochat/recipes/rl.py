@@ -37,8 +37,8 @@ STAGE = "rl"
 # Of pretraining's rates these two are others; the value embeddings' stays what it is there.
 _RATES = {"embedding_lr": 0.2, "unembedding_lr": 0.004}
 _VALUE_EMBEDDING_LR = 0.15
-# Answers side by side: a GPU's step costs the same for any number of them, a CPU's kernels are busy with these.
-SLOTS = {"cuda": 256, "mps": 64, "cpu": 64}
+# Answers side by side: more are hardly faster, on a CPU, and take memory for the whole length of each.
+NUM_SLOTS = 128
 
 
 def run(job: JobContext, config: RlConfig) -> Outcome:
@@ -78,7 +78,7 @@ def _train(
         check_same_model(saved, base.config)
     model = GPT(base.config, device.dtype).to(device.device)
     load_tensors(model, base.model_tensors)
-    num_slots = config.rollout_batch_size or SLOTS[device.device.type]
+    num_slots = config.rollout_batch_size or min(NUM_SLOTS, config.examples_per_step * config.num_samples)
     engine = Engine.of(model, tokenizer, calculator, num_slots=num_slots, max_len=max_len)
     params = SamplingParams(
         temperature=config.temperature,
@@ -88,7 +88,8 @@ def _train(
         n=config.num_samples,
     )
     sampler = RolloutSampler(engine, task, questions, params, max_len=max_len, num_slots=num_slots)
-    rows = config.device_batch_size or DEFAULT_ROWS[device.device.type]
+    # As many tokens at a time as pretraining's rows have.
+    rows = config.device_batch_size or DEFAULT_ROWS[device.device.type] * (base.config.sequence_len // max_len)
     training = Training(
         job=job,
         run=run_name,
