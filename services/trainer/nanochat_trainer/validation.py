@@ -18,9 +18,9 @@ from nanochat.protocol.jobs import (
     DatasetConfig,
     EvaluateConfig,
     Job,
-    JobKind,
     PretrainConfig,
     ReportConfig,
+    RlConfig,
     SftConfig,
     TokenizerConfig,
     TrainingConfig,
@@ -31,8 +31,6 @@ from nanochat.references import References
 from nanochat.sizes import num_parameters
 from nanochat.tasks.registry import CHECKABLE, TASKS
 
-# Kinds that the API knows and no recipe can run yet.
-COMING_KINDS: frozenset[JobKind] = frozenset({"rl"})
 # In float32: the weight, its gradient, and two numbers that the optimizer keeps.
 BYTES_PER_WEIGHT = 16
 _SCORED = frozenset({*CHECKABLE, *(task.label for task in CORE_TASKS)})
@@ -53,8 +51,6 @@ def check_jobs(jobs: Sequence[Job], references: References, home: Path) -> None:
 
 
 def _check_job(job: Job, earlier: Sequence[Job], references: References, home: Path) -> None:
-    if job.kind in COMING_KINDS:
-        raise InvalidConfig(f"jobs of kind {job.kind} come with a later version.", param="kind")
     config = parse_config(job.kind, job.config)
     match config:
         case PretrainConfig():
@@ -63,6 +59,9 @@ def _check_job(job: Job, earlier: Sequence[Job], references: References, home: P
         case SftConfig():
             _check_batch(config, config.max_seq_len, job.num_processes)
             _check_tasks("config.mixture", TASKS, [item.task for item in config.mixture if item.task is not None])
+        case RlConfig():
+            _check_rewards(config.task)
+            _check_questions(config, job.num_processes)
         case EvaluateConfig():
             _check_tasks("config.tasks", _SCORED, config.tasks or [])
         case DatasetConfig():
@@ -130,6 +129,24 @@ def _check_tasks(param: str, known: Collection[str], names: Sequence[str]) -> No
             raise InvalidConfig(
                 f"{param}: task {name!r} is not known; choose from {', '.join(sorted(known))}.", param=param
             )
+
+
+def _check_rewards(task: str) -> None:
+    if task not in CHECKABLE:
+        what = "has no answers that can be checked, so it gives no reward" if task in TASKS else "is not known"
+        raise InvalidConfig(
+            f"config.task: task {task!r} {what}; choose from {', '.join(sorted(CHECKABLE))}.", param="config.task"
+        )
+
+
+def _check_questions(config: RlConfig, num_processes: int) -> None:
+    """Every process answers as many."""
+    if config.examples_per_step % num_processes:
+        raise InvalidConfig(
+            f"config.examples_per_step is {config.examples_per_step}, which is no multiple of {num_processes} "
+            f"processes; use {max(1, round(config.examples_per_step / num_processes)) * num_processes}.",
+            param="config.examples_per_step",
+        )
 
 
 def _check_dataset(config: DatasetConfig, home: Path) -> None:

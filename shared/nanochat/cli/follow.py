@@ -86,6 +86,8 @@ def _figures(job: Job) -> str:
         parts.append(f"loss {job.metrics['train_loss']:.3f}")
     if "val_bpb" in job.metrics:
         parts.append(f"val_bpb {job.metrics['val_bpb']:.3f}")
+    if "reward" in job.metrics:
+        parts.append(f"reward {job.metrics['reward']:.3f}")
     if job.progress.tokens_per_second:
         parts.append(f"{job.progress.tokens_per_second:,.0f} tokens/s")
     if job.status == "running" and job.progress.eta_s is not None:

@@ -25,7 +25,8 @@ from nanochat.protocol.jobs import Job, JobSpec, RunSpec
 from nanochat.protocol.progress import Result, progress_line
 from nanochat.references import References
 
-RECIPE_KINDS = ("dataset", "tokenizer", "pretrain", "sft", "evaluate", "report")  # as recipes/__main__.py knows them
+# As recipes/__main__.py knows them.
+RECIPE_KINDS = ("dataset", "tokenizer", "pretrain", "sft", "rl", "evaluate", "report")
 
 
 def local_answerer(settings: CliSettings, reference: str, sampling: Sampling) -> Answerer:

@@ -81,7 +81,7 @@ class Engine:
         computed once for all of its choices that begin together. Raises ContextTooLong before any runs.
         """
         each = _each(params, len(prompts))
-        choices = [self._choices(prompt, p, grammar) for prompt, p in zip(prompts, each, strict=True)]
+        choices = [self._choices(prompt, p, grammar, has_events=False) for prompt, p in zip(prompts, each, strict=True)]
         waiting = deque(sequence for group in choices for sequence in group)
         slots = Slots(self._backend.num_slots)
         with torch_threads(self._backend.num_torch_threads):
@@ -111,10 +111,13 @@ class Engine:
         assert sequence.finish_reason is not None
         yield Finished(finish_reason=sequence.finish_reason, completion_tokens=sequence.num_sampled)
 
-    def _choices(self, prompt: Seq[int], params: SamplingParams, grammar: Grammar | None) -> list[Sequence]:
+    def _choices(
+        self, prompt: Seq[int], params: SamplingParams, grammar: Grammar | None, *, has_events: bool = True
+    ) -> list[Sequence]:
         ids = list(prompt)
         choices = [
-            Sequence(ids, params, self._tokenizer, self._backend.max_len, index=index) for index in range(params.n)
+            Sequence(ids, params, self._tokenizer, self._backend.max_len, index=index, has_events=has_events)
+            for index in range(params.n)
         ]
         if grammar is not None:
             for sequence in choices:

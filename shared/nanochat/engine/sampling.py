@@ -36,8 +36,9 @@ class TokenChoice(NamedTuple):
 def sample(logits: Tensor, params: Sequence[SamplingParams], uniforms: Sequence[float]) -> list[int]:
     """Token ids (B,) from float32 logits (B, V) on any device. uniforms: a number in [0, 1) a row."""
     token_ids = [0] * len(params)
+    ways = [_way(p) for p in params]
     for way, pick in {"greedy": _greedy, "all": _draw, "filtered": _draw_filtered}.items():
-        rows = [row for row, p in enumerate(params) if _way(p) == way]
+        rows = [row for row, found in enumerate(ways) if found == way]
         if len(rows) == len(params):
             return pick(logits, params, uniforms)
         if rows:

@@ -41,6 +41,7 @@ class Sequence:
     `expression` is set while the row waits for the calculator: call answer() then. `finish_reason` is set at the end:
     "stop" for assistant_end, BOS or a stop string, "length" for max_tokens or a full context. Raises ContextTooLong
     where the prompt leaves no room for a token, InvalidRequest where logit_bias names a token that does not exist.
+    has_events: whether take_events() will be asked; what nobody asks for is not made.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Sequence:
         context_length: int,
         *,
         index: int = 0,
+        has_events: bool = True,
     ) -> None:
         assert prompt_ids, "a prompt has at least BOS"
         _check_biased_tokens(params, tokenizer)
@@ -79,6 +81,7 @@ class Sequence:
         self._random = random.Random() if params.seed is None else random.Random(f"{params.seed}/{index}")
         self._stream = TextStream(params.stop)
         self._span_start: int | None = None
+        self._has_events = has_events
         self._events: list[Event] = []
         self._num_shown = 0  # characters already in events
         self._num_untold = 0  # sampled tokens not yet counted in an event
@@ -188,6 +191,8 @@ class Sequence:
 
         So those that lie whole behind the place of a stop string are never told: they are no part of the answer.
         """
+        if not self._has_events:
+            return
         text = self._stream.text[self._num_shown :]
         self._num_shown = len(self._stream.text)
         is_end = self.is_finished and not self._stream.is_stopped

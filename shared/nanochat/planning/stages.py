@@ -3,6 +3,7 @@
 Of what is only known once it runs (a fine-tuning of one pass over its conversations, say) the numbers are None.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,8 +12,8 @@ from nanochat.errors import InvalidConfig
 from nanochat.hardware import DEFAULT_ROWS
 from nanochat.optim.horizon import num_micro_steps, rows_at_once
 from nanochat.planning.memory import Memory, estimate_memory
-from nanochat.planning.pretraining import horizon_of, model_of
-from nanochat.protocol.jobs import Job, PretrainConfig, SftConfig, TokenizerConfig, parse_config, stage_name
+from nanochat.planning.pretraining import DEFAULT_SEQUENCE_LEN, horizon_of, model_of
+from nanochat.protocol.jobs import Job, PretrainConfig, RlConfig, SftConfig, TokenizerConfig, parse_config, stage_name
 from nanochat.sizes import flops_per_token
 
 
@@ -79,6 +80,8 @@ def plan_stages(jobs: Sequence[Job], vocab_size: Callable[[str], int], device_ty
                 plan = _pretrain(plan, config, known or vocab_size(config.tokenizer), device_type)
             elif isinstance(config, SftConfig) and config.checkpoint in plans:
                 plan = _sft(plan, config, plans[config.checkpoint], device_type)
+            elif isinstance(config, RlConfig) and config.checkpoint in plans:
+                plan = _rl(plan, config, plans[config.checkpoint], device_type)
         except InvalidConfig as exc:
             raise InvalidConfig(f"stage {name}: {exc.message}", param=exc.param) from exc
         plans[job.id] = plan
@@ -113,6 +116,23 @@ def _sft(plan: StagePlan, config: SftConfig, base: StagePlan, device_type: str) 
         num_steps=config.num_iterations,
     )
     return _cut(plan, device_type)
+
+
+def _rl(plan: StagePlan, config: RlConfig, base: StagePlan, device_type: str) -> StagePlan:
+    """How many tokens a step has, the answers' lengths say; memory and micro-steps are those of the longest."""
+    context = DEFAULT_SEQUENCE_LEN if base.model is None else base.model.sequence_len
+    longest = min(context, config.max_prompt_tokens + config.max_new_tokens)
+    rows = config.device_batch_size or DEFAULT_ROWS[device_type] * (context // longest)
+    answers = config.examples_per_step * config.num_samples // plan.num_ranks
+    return replace(
+        plan,
+        precision=config.precision,
+        model=base.model,
+        sequence_len=longest,
+        device_batch_size=rows,
+        num_micro_steps=math.ceil(answers / rows),
+        num_steps=config.num_iterations,
+    )
 
 
 def _cut(plan: StagePlan, device_type: str) -> StagePlan:

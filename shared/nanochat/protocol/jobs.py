@@ -73,7 +73,7 @@ class TokenizerConfig(Strict):
 
 
 class OptimizerConfig(Strict):
-    """Base learning rates, before the width factor. Null: model.md section 2 (pretrain), or the base run's (sft)."""
+    """Base learning rates, before the width factor. Null: the table's (pretrain, rl), or the base run's (sft)."""
 
     embedding_lr: Rate | None = None
     unembedding_lr: Rate | None = None
@@ -135,18 +135,52 @@ class SftConfig(TrainingConfig):
 
 
 class RlConfig(OptimizerConfig):
-    run: Name | None = None
+    """Learn from the rewards of a task: sample answers, and make those likelier that are better than their question's
+    others. Rates are model.md section 7's where they are not given."""
+
+    run: Name | None = Field(default=None, description="Folder under checkpoints/; null: the job's name.")
     checkpoint: Reference
-    task: str
-    examples_per_step: Positive = 16
-    num_samples: Positive = 16
-    max_new_tokens: Positive = 256
-    temperature: Annotated[float, Field(gt=0, le=2)] = 1.0
-    top_k: int = Field(default=50, ge=0, le=200)
-    num_iterations: Positive | None = None
+    task: str = Field(description="One whose answers can be checked.")
+    examples_per_step: Positive = Field(default=16, description="Questions a step, of all processes together.")
+    num_samples: int = Field(default=16, ge=2, le=1024, description="Answers to each question.")
+    max_prompt_tokens: Positive = Field(default=512, description="Longer questions are passed over.")
+    max_new_tokens: Positive = Field(default=256, description="Sampled tokens an answer; longer ones are cut.")
+    temperature: Annotated[float, Field(ge=0.05, le=2)] = 1.0
+    top_k: int = Field(default=50, ge=0, le=200, description="0: all tokens.")
+    num_iterations: Positive | None = Field(default=None, description="Null: one pass over the task.")
+    init_lr_frac: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = Field(
+        default=0.05, description="Multiplies every learning rate; they then go down to 0, linearly."
+    )
+    lr_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        default=1.0, description="Multiplies every AdamW learning rate."
+    )
+    device_batch_size: Positive | None = Field(default=None, description="Answers at a time in training.")
+    rollout_batch_size: Annotated[int, Field(ge=1, le=4096)] | None = Field(
+        default=None, description="Answers that are sampled side by side."
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    tracker: Literal["none", "wandb", "trackio"] = "none"
     seed: Seed = 42
-    save_every: int = Field(default=60, ge=0)
-    resume: bool = False
+    eval_every: int = Field(
+        default=60, ge=0, description="Steps between evaluations on held-out questions; 0: at both ends only."
+    )
+    eval_examples: Positive = 400
+    eval_samples: int = Field(
+        default=8, ge=0, le=1024, description="Answers to each of them, for pass@k; 0: greedy ones alone."
+    )
+    save_every: int = Field(default=60, ge=0, description="Steps between checkpoints; 0: at the end only.")
+    keep_last: Positive | None = Field(
+        default=None, description="So many of the newest checkpoints stay, and those in use; null: all."
+    )
+    resume: bool = Field(default=False, description="Go on from the newest complete checkpoint of this run and stage.")
+
+    @model_validator(mode="after")
+    def _check(self) -> "RlConfig":
+        if self.top_k == 1:
+            raise ValueError("top_k 1 makes all answers to a question alike, and nothing is learnt; give more, or 0")
+        if self.weight_decay:
+            raise ValueError("reinforcement learning has no weight decay; leave weight_decay out")
+        return self
 
 
 class EvaluateConfig(Strict):

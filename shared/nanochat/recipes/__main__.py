@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from nanochat.errors import InvalidConfig, NanochatError, PeerLost
 from nanochat.files import write_file
 from nanochat.observability.logs import setup_logs
-from nanochat.protocol.jobs import RunSpec, TrainingConfig, invalid_config, parse_config
+from nanochat.protocol.jobs import RlConfig, RunSpec, TrainingConfig, invalid_config, parse_config
 from nanochat.recipes.distributed import is_under_torchrun, read_ranks
 from nanochat.recipes.job import JobContext, Outcome, describe, progress_path
 from nanochat.recipes.memory import keep_freed_memory
@@ -29,7 +29,7 @@ from nanochat.recipes.tracker import start_tracker
 
 log = logging.getLogger(__name__)
 
-KINDS = ("dataset", "tokenizer", "pretrain", "sft", "evaluate", "report")
+KINDS = ("dataset", "tokenizer", "pretrain", "sft", "rl", "evaluate", "report")
 _PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
 
 
@@ -66,7 +66,7 @@ def run_job(spec: RunSpec, progress: ProgressWriter, stop: StopSignal) -> int:
         config = parse_config(spec.kind, spec.config)
         log.info("job_started", extra={"job_id": spec.job_id, "kind": spec.kind, "attempt": spec.attempt})
         log.info("job_config", extra={"config": describe(config.model_dump())})
-        if isinstance(config, TrainingConfig) and config.tracker != "none" and job.ranks.rank == 0:
+        if isinstance(config, TrainingConfig | RlConfig) and config.tracker != "none" and job.ranks.rank == 0:
             progress.track(start_tracker(config, spec))
         outcome = _recipe(spec.kind)(job, config)
     except Stopped:

@@ -23,6 +23,7 @@ from nanochat.recipes.device import Device, choose_device, compile_model
 from nanochat.recipes.distributed import joined
 from nanochat.recipes.job import JobContext, Outcome
 from nanochat.recipes.loss_scale import LossScale
+from nanochat.recipes.next_token import NextToken
 from nanochat.recipes.rates import base_rates, saved_rates
 from nanochat.recipes.resume import check_same_model, checkpoint_to_resume, loader_state
 from nanochat.recipes.training_loop import Evaluation, Training, train
@@ -85,8 +86,7 @@ def _train(job: JobContext, config: PretrainConfig, device: Device, peers: Peers
             model=model,
             optimizer=MuonAdamW(groups, device.matrix_dtype, peers),
             tokenizer=tokenizer,
-            loader=loader,
-            sizes=sizes,
+            objective=NextToken(model, loader, sizes, num_steps=horizon.num_steps, progress=job.progress, peers=peers),
             num_steps=horizon.num_steps,
             schedule=_schedule(config, horizon.num_steps),
             evaluations=_evaluations(job, config, model, tokenizer, dataset, sizes.device_batch_size, peers),

@@ -6,14 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 from nanochat.optim.groups import LearningRates
-from nanochat.protocol.jobs import TrainingConfig
+from nanochat.protocol.jobs import RlConfig, TrainingConfig
 
 log = logging.getLogger(__name__)
 
 _CONFIGURED = ("embedding_lr", "unembedding_lr", "matrix_lr", "scalar_lr")
 
 
-def base_rates(config: TrainingConfig, inherited: Mapping[str, Any] | None = None) -> LearningRates:
+def base_rates(config: TrainingConfig | RlConfig, inherited: Mapping[str, Any] | None = None) -> LearningRates:
     """Before the factors of batch and stage; `lr_scale` is in it as the factor on AdamW's rates.
 
     `inherited` is what saved_rates() gave to the checkpoint that this run begins with.
@@ -36,8 +36,10 @@ def saved_rates(rates: LearningRates) -> dict[str, float]:
 
 def scaled(rates: LearningRates, factor: float) -> LearningRates:
     """Every rate times a factor."""
+    value_embedding_lr = rates.value_embedding_lr
     return replace(
         rates,
+        value_embedding_lr=None if value_embedding_lr is None else value_embedding_lr * factor,
         embedding_lr=rates.embedding_lr * factor,
         unembedding_lr=rates.unembedding_lr * factor,
         matrix_lr=rates.matrix_lr * factor,

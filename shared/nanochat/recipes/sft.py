@@ -25,6 +25,7 @@ from nanochat.recipes.device import Device, choose_device, compile_model
 from nanochat.recipes.distributed import joined
 from nanochat.recipes.job import JobContext, Outcome
 from nanochat.recipes.loss_scale import LossScale
+from nanochat.recipes.next_token import NextToken
 from nanochat.recipes.rates import base_rates, saved_rates, scaled
 from nanochat.recipes.resume import check_same_model, checkpoint_to_resume, loader_state
 from nanochat.recipes.training_loop import Evaluation, Training, train
@@ -85,8 +86,7 @@ def _train(job: JobContext, config: SftConfig, device: Device, peers: Peers) -> 
             model=model,
             optimizer=optimizer,
             tokenizer=tokenizer,
-            loader=loader,
-            sizes=sizes,
+            objective=NextToken(model, loader, sizes, num_steps=num_steps, progress=job.progress, peers=peers),
             num_steps=num_steps,
             schedule=SftSchedule(num_steps=num_steps, final_lr_frac=config.final_lr_frac or 0.0),
             evaluations=_evaluations(job, config, model, tokenizer, mixture, sizes, peers),

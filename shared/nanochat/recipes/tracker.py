@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nanochat.errors import InvalidConfig, Unavailable
-from nanochat.protocol.jobs import RunSpec, TrainingConfig
+from nanochat.protocol.jobs import RlConfig, RunSpec, TrainingConfig
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Tracker:
         self._run = None
 
 
-def start_tracker(config: TrainingConfig, spec: RunSpec) -> Tracker:
+def start_tracker(config: TrainingConfig | RlConfig, spec: RunSpec) -> Tracker:
     """Open the run in project nanochat, under the run's name; a later attempt of the job goes on with it.
 
     Raises InvalidConfig where the package is missing, Unavailable where it will not start (no key, no network).

@@ -1,8 +1,9 @@
-"""The loop that pretraining and fine-tuning share: accumulate, check, update; report, save, evaluate, stop.
+"""The loop that every kind of training shares: accumulate, check, update; report, save, evaluate, stop.
 
-What is trained, on which batches, at which rates and how it is judged comes from outside (pretrain.py, sft.py). Begins
-to save (saving.py) before it evaluates, so that nothing that evaluation meets can cost a trained step. Nothing in a
-step draws random numbers: weights, optimizer, position and loader are the whole state of a run.
+What a step learns from is its objective's (next_token.py, policy_gradient.py); what is trained, at which rates and how
+it is judged comes from the recipes (pretrain.py, sft.py, rl.py). Begins to save (saving.py) before it evaluates, so
+that nothing that evaluation meets can cost a trained step. Nothing in a step draws random numbers that its number does
+not give: weights, optimizer, position and objective are the whole state of a run.
 """
 
 import gc
@@ -11,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -19,14 +20,11 @@ from torch import Tensor
 from nanochat.checkpoint.manifest import checkpoint_id
 from nanochat.checkpoint.store import Checkpoint
 from nanochat.collectives import ALONE, Peers
-from nanochat.data.loader import Batch, Loader
-from nanochat.errors import TrainingDiverged
+from nanochat.errors import OutOfMemory, TrainingDiverged
 from nanochat.model.gpt import GPT
 from nanochat.model.names import load_tensors
 from nanochat.optim.optimizer import MuonAdamW
-from nanochat.optim.peak_flops import peak_flops
 from nanochat.optim.schedule import Schedule, apply_schedule
-from nanochat.recipes.batch import BatchSizes, out_of_memory
 from nanochat.recipes.environment import report_setup
 from nanochat.recipes.job import JobContext, Outcome
 from nanochat.recipes.loss_scale import LossScale
@@ -38,17 +36,17 @@ log = logging.getLogger(__name__)
 
 # A step that cannot be taken is left out; this many in a row will not get better.
 MAX_SKIPPED_IN_A_ROW = 10
-_NUM_LOSS_POINTS = 250  # about so many train_loss points make a run's curve
-_LOSS_WEIGHT = 0.1  # of the newest step in the running loss
 _COLLECT_EVERY = 5000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Something measured every so many steps (0: at the end only), and at the end. `measure` may raise Stopped."""
+    """Something measured every so many steps (0: at the end only), and at the end; before the first one too where
+    `is_first`. `measure` may raise Stopped."""
 
     measure: Callable[[], dict[str, float]]
     every: int
+    is_first: bool = False
 
 
 @dataclass(kw_only=True)
@@ -65,6 +63,36 @@ class Position:
     best_step: int | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Accumulated:
+    """What a step has put into the gradients: `loss`, whose mean over the ranks is the step's, and the tokens that it
+    took of all ranks. Without `has_signal`, on all ranks alike, nothing is to be learnt and no weight moves."""
+
+    loss: float
+    num_tokens: int
+    has_signal: bool = True
+
+
+class Objective(Protocol):
+    """What the steps of a run learn from. Every rank makes every call."""
+
+    @property
+    def sequence_len(self) -> int:
+        """Tokens of the longest row that it trains on."""
+
+    def accumulate(self, step: int, scale: float) -> Accumulated:
+        """Add up the gradients of a step, times scale; averaged over the ranks they are the step's."""
+
+    def report(self, position: Position, loss: float) -> dict[str, float]:
+        """After each step that was taken: what its number is to be told with; nothing where it is none's turn."""
+
+    def state(self) -> dict[str, Any]:
+        """JSON: where this rank's data stand."""
+
+    def out_of_memory(self, exc: BaseException) -> OutOfMemory | None:
+        """What a failed allocation means for whoever chose the sizes; None where the exception is none."""
+
+
 @dataclass(kw_only=True)
 class Training:
     """One run of one stage. `origin` is saved in every checkpoint: what the run was made from."""
@@ -75,8 +103,7 @@ class Training:
     model: GPT
     optimizer: MuonAdamW
     tokenizer: Tokenizer
-    loader: Loader
-    sizes: BatchSizes
+    objective: Objective
     num_steps: int
     schedule: Schedule
     evaluations: Sequence[Evaluation]
@@ -87,13 +114,10 @@ class Training:
     peers: Peers = ALONE
     keep_last: int | None = None
     saved_step: int = 0  # the newest step with a checkpoint; before the first step there is nothing to save
-
-    @property
-    def tokens(self) -> int:
-        return self.position.step * self.sizes.tokens_per_step
+    tokens: int = 0  # learnt from so far
 
     def resume(self, saved: Checkpoint) -> None:
-        """Go on where a checkpoint of this run stands. Its loader state is the loader's business."""
+        """Go on where a checkpoint of this run stands. The state of its data is the objective's business."""
         assert saved.optimizer_tensors is not None, "training checkpoints hold the optimizer"
         load_tensors(self.model, saved.model_tensors)
         self.optimizer.load_state_tensors(saved.optimizer_tensors)
@@ -101,6 +125,7 @@ class Training:
         if self.loss_scale is not None and saved.state.get("loss_scale"):
             self.loss_scale = LossScale(**saved.state["loss_scale"])
         self.saved_step = self.position.step
+        self.tokens = saved.state["tokens"]
 
 
 def train(training: Training) -> Outcome:
@@ -117,8 +142,7 @@ def train(training: Training) -> Outcome:
 def _train(training: Training, saver: Saver) -> Outcome:
     first_step = training.position.step
     progress, stop = training.job.progress, training.job.stop
-    peak = peak_flops(training.model.device)
-    report_setup(training.job, training.model, training.sizes.sequence_len)
+    report_setup(training.job, training.model, training.objective.sequence_len)
     _hold_garbage_collection()
     try:
         while True:
@@ -134,7 +158,7 @@ def _train(training: Training, saver: Saver) -> Outcome:
                 return Outcome(output=output, values=training.position.metrics)
             saver.check()
             start = time.monotonic()
-            _step(training, peak)
+            _step(training)
             training.position.train_seconds += time.monotonic() - start
             if step == first_step:
                 progress.paused()  # compiling, first touch of memory: not the speed of the steps to come
@@ -143,7 +167,7 @@ def _train(training: Training, saver: Saver) -> Outcome:
         saver.wait()
         raise
     except (MemoryError, RuntimeError) as exc:
-        explained = out_of_memory(exc, training.sizes)
+        explained = training.objective.out_of_memory(exc)
         if explained is None:
             raise
         raise explained from exc
@@ -156,45 +180,30 @@ def _is_due(step: int, every: int) -> bool:
     return every > 0 and step > 0 and step % every == 0
 
 
-def _step(training: Training, peak: float | None) -> None:
-    """One update from num_micro_steps batches; the loss is the mean over the counted targets of all of them."""
+def _step(training: Training) -> None:
+    """One update, unless its loss or its gradient is not finite."""
     position, optimizer = training.position, training.optimizer
-    batches = [next(training.loader) for _ in range(training.sizes.num_micro_steps)]
     apply_schedule(training.schedule, optimizer.groups, position.step)
     scale = training.loss_scale
-    own_loss = _accumulate(training.model, batches, training.peers, 1.0 if scale is None else scale.value)
+    part = training.objective.accumulate(position.step, 1.0 if scale is None else scale.value)
     if scale is not None:
         scale.unscale(_gradients(optimizer))
-    is_finite = math.isfinite(own_loss) and math.isfinite(_gradient_norm(optimizer))
-    loss, num_bad = training.peers.sum([own_loss / training.peers.world_size, not is_finite])
+    is_finite = math.isfinite(part.loss) and math.isfinite(_gradient_norm(optimizer))
+    loss, num_bad = training.peers.sum([part.loss / training.peers.world_size, not is_finite])
     if scale is not None:
         scale.update(num_bad == 0)
     if num_bad == 0:
-        optimizer.step()
+        if part.has_signal:
+            optimizer.step()
         position.num_skipped_in_a_row = 0
-        _report_loss(training, loss, peak)
+        _report(training, loss)
     else:
         _skip(position, loss)
     optimizer.zero_grad()
     position.step += 1
+    training.tokens += part.num_tokens
     if position.step % _COLLECT_EVERY == 0:
         gc.collect()
-
-
-def _accumulate(model: GPT, batches: Sequence[Batch], peers: Peers = ALONE, scale: float = 1.0) -> float:
-    """Add up the gradients of all batches, times scale; gives the loss.
-
-    Averaged over ranks, both are those of the whole batch.
-    """
-    num_counted = sum(int((batch.targets >= 0).sum()) for batch in batches)
-    num_targets = max(1.0, peers.sum([num_counted])[0]) / peers.world_size
-    total = torch.zeros((), device=model.device)
-    for batch in batches:
-        inputs, targets = batch.to(model.device)
-        loss: Tensor = model(inputs, targets, reduction="sum") / num_targets
-        (loss * scale).backward()  # type: ignore[no-untyped-call]
-        total += loss.detach()
-    return float(total)
 
 
 def _gradients(optimizer: MuonAdamW) -> list[Tensor]:
@@ -217,28 +226,21 @@ def _skip(position: Position, loss: float) -> None:
         )
 
 
-def _report_loss(training: Training, loss: float, peak: float | None) -> None:
-    position, num_steps = training.position, training.num_steps
-    position.smooth_loss += _LOSS_WEIGHT * (loss - position.smooth_loss)
-    # A running mean that began at 0 is too low by this factor.
-    num_counted = position.step - position.num_skipped + 1
-    train_loss = position.smooth_loss / (1 - (1 - _LOSS_WEIGHT) ** num_counted)
-    position.metrics["train_loss"] = train_loss
-    if position.step % max(1, num_steps // _NUM_LOSS_POINTS) and position.step < num_steps - 1:
+def _report(training: Training, loss: float) -> None:
+    position = training.position
+    values = training.objective.report(position, loss)
+    if not values:
         return
-    speed = training.job.progress.tokens_per_second
-    values = {
-        "train_loss": train_loss,
+    values |= {
         "learning_rate": _matrix_rate(training.optimizer),
         "num_skipped_steps": float(position.num_skipped),
         "train_seconds": position.train_seconds,
     }
-    if peak and speed:
-        values["train_mfu_ratio"] = training.model.num_flops_per_token() * speed / (peak * training.peers.world_size)
     if training.loss_scale is not None:
         values["loss_scale"] = training.loss_scale.value
     training.job.progress.metrics(position.step, values)
-    log.info("step", extra={"step": position.step, "of": num_steps, "loss": round(train_loss, 4)})
+    told = {name: round(value, 4) for name, value in values.items()}
+    log.info("step", extra={"step": position.step, "of": training.num_steps, **told})
 
 
 def _matrix_rate(optimizer: MuonAdamW) -> float:
@@ -260,7 +262,7 @@ def _save(training: Training, saver: Saver) -> None:
         **training.origin,
     }
     best = () if position.best_step is None else (position.best_step,)
-    saver.save(position.step, training.model, training.optimizer, state, training.loader.state(), kept_steps=best)
+    saver.save(position.step, training.model, training.optimizer, state, training.objective.state(), kept_steps=best)
     training.saved_step = position.step
     training.job.progress.paused()
 
@@ -269,13 +271,13 @@ def _evaluate(training: Training, saver: Saver, is_last: bool) -> None:
     """What is due at this step; its checkpoint is told."""
     position, step = training.position, training.position.step
     for evaluation in training.evaluations:
-        if not (is_last or _is_due(step, evaluation.every)):
+        if not (is_last or _is_due(step, evaluation.every) or (step == 0 and evaluation.is_first)):
             continue
         training.model.eval()
         values = evaluation.measure()
         training.model.train()
         position.metrics.update(values)
-        if values and step == training.saved_step:
+        if values and 0 < step == training.saved_step:
             saver.add_metrics(step, values)
             value = values.get("val_bpb", math.inf)
             if value < (math.inf if position.best_val_bpb is None else position.best_val_bpb):

@@ -41,6 +41,17 @@ _SFT: dict[str, Any] = {
     "eval_tokens": 2048,
     "compile": False,
 }
+_RL: dict[str, Any] = {
+    "task": "counting",
+    "examples_per_step": 4,
+    "num_samples": 4,
+    "max_new_tokens": 12,
+    "num_iterations": 6,
+    "device_batch_size": 8,
+    "eval_every": 0,
+    "eval_examples": 2,
+    "eval_samples": 2,
+}
 _TEXT = "the small model reads a text and learns which word comes next after all that it has seen so far"
 
 
@@ -92,6 +103,10 @@ class Workshop:
         base = str(self.home / "checkpoints" / "base" / "pretrain" / "step_000008")
         return self.spec("sft", name, {"checkpoint": base, **_SFT, **config}, attempt=attempt)
 
+    def rl(self, name: str = "better", *, attempt: int = 1, **config: Any) -> RunSpec:
+        base = str(self.home / "checkpoints" / "base" / "pretrain" / "step_000008")
+        return self.spec("rl", name, {"checkpoint": base, **_RL, **config}, attempt=attempt)
+
     def evaluate(self, name: str = "judge", *, checkpoint: str = "base/pretrain/step_000008", **config: Any) -> RunSpec:
         folder = str(self.home / "checkpoints" / checkpoint)
         return self.spec("evaluate", name, {"checkpoint": folder, "max_per_task": 2, "eval_tokens": 2048, **config})
@@ -103,13 +118,20 @@ class Workshop:
             exit_code = run_job(spec, progress, stop or StopSignal())
         return Ran(exit_code, self.lines(spec)[num_before:])
 
-    def start(self, spec: RunSpec, *, ranks: int | None = None, options: Sequence[str] = ()) -> subprocess.Popen[str]:
+    def start(
+        self,
+        spec: RunSpec,
+        *,
+        ranks: int | None = None,
+        options: Sequence[str] = (),
+        module: str = "nanochat.recipes",
+    ) -> subprocess.Popen[str]:
         """In a process of its own, or under torchrun in as many as `ranks`; standard error holds the log."""
         file = self.home / f"{spec.name}.json"
         file.write_text(spec.model_dump_json())
         options = options or ["--standalone"]
         launcher = ["-m", "torch.distributed.run", *options, f"--nproc_per_node={ranks}"] if ranks else []
-        command = [sys.executable, *launcher, "-m", "nanochat.recipes", spec.kind, "--spec", str(file)]
+        command = [sys.executable, *launcher, "-m", module, spec.kind, "--spec", str(file)]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def run_ranks(self, spec: RunSpec, ranks: int) -> Ran:

@@ -222,3 +222,16 @@ def test_the_same_seed_draws_the_same_numbers_and_choices_differ(tokenizer: Toke
     assert numbers != [other.next_uniform() for _ in range(3)]
     unseeded = [Sequence([1], SamplingParams(), tokenizer, 10).next_uniform() for _ in range(2)]
     assert unseeded[0] != unseeded[1]
+
+
+def test_what_nobody_asks_for_is_not_told(tokenizer: Tokenizer) -> None:
+    params = SamplingParams()
+    told, silent = (
+        Sequence([tokenizer.bos_id], params, tokenizer, 100, has_events=has_events) for has_events in (True, False)
+    )
+    for sequence in (told, silent):
+        _say(sequence, tokenizer, "is ", "<|python_start|>", "1+1", "<|python_end|>")
+        sequence.answer("2")
+        _say(sequence, tokenizer, "so", "<|assistant_end|>")
+    assert silent.text == told.text and silent.generated_ids == told.generated_ids
+    assert told.take_events() and not [event for event in silent.take_events() if isinstance(event, Delta)]

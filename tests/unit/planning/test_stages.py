@@ -66,3 +66,15 @@ def test_a_batch_that_ranks_cannot_share_is_refused_by_the_stages_name() -> None
     config = {"profile": "miniseries", "overrides": {"d12": {"total_batch_size": 100_000}}}
     with pytest.raises(InvalidConfig, match=r"stage d12: a batch of 100000 tokens is no multiple .* x 8 ranks"):
         stages_of("pipeline", config)
+
+
+def test_reinforcement_learning_has_the_memory_of_its_longest_answers_and_tokens_that_nobody_knows() -> None:
+    overrides = {"rl": {"device_batch_size": 12}, "pretrain": {"device_batch_size": 4}}
+    stages = {stage.name: stage for stage in stages_of("pipeline", {"profile": "demo_rl", "overrides": overrides}, 2)}
+    rl = stages["rl"]
+    assert rl.model == stages["sft"].model
+    # 16 x 16 answers on two ranks, twelve at a time; questions of 96 tokens and answers of 64.
+    assert (rl.device_batch_size, rl.num_micro_steps, rl.sequence_len) == (12, 11, 160)
+    assert rl.num_steps is not None and rl.flops is None
+    memory, of_sft = rl.memory(4), stages["sft"].memory(4)
+    assert memory is not None and of_sft is not None and 0 < memory.activations < of_sft.activations

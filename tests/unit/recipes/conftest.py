@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nanochat.protocol.jobs import RunSpec
-from nanochat.recipes import training_loop
+from nanochat.recipes import next_token
 from nanochat.recipes.job import JobContext, progress_path
 from nanochat.recipes.progress import ProgressWriter
 from nanochat.recipes.training_loop import Training
@@ -32,5 +32,5 @@ def job(tmp_path: Path) -> Iterator[JobContext]:
 @pytest.fixture
 def make(job: JobContext, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Training]:
     """make(num_steps=..., save_every=..., ...) gives a run of run "one", stage "sft"."""
-    monkeypatch.setattr(training_loop, "peak_flops", lambda device: None)
+    monkeypatch.setattr(next_token, "peak_flops", lambda device: None)
     return functools.partial(tiny_training, job, tokenizer)

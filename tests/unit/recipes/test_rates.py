@@ -33,3 +33,8 @@ def test_a_stages_factor_is_on_every_rate() -> None:
     before, after = LearningRates(), scaled(LearningRates(), 0.5)
     for name in ("embedding_lr", "unembedding_lr", "matrix_lr", "scalar_lr", "gate_lr"):
         assert getattr(after, name) == pytest.approx(0.5 * getattr(before, name))
+
+
+def test_value_embeddings_with_a_rate_of_their_own_are_scaled_too() -> None:
+    assert scaled(LearningRates(), 0.5).value_embedding_lr is None  # half of the embedding's, which is
+    assert scaled(LearningRates(value_embedding_lr=0.15), 0.5).value_embedding_lr == 0.075

@@ -14,6 +14,7 @@ from nanochat.model.names import named_parameters
 from nanochat.protocol.progress import CheckpointWritten
 from nanochat.recipes import training_loop
 from nanochat.recipes.job import JobContext
+from nanochat.recipes.next_token import accumulate
 from nanochat.recipes.stop import Stopped
 from nanochat.recipes.training_loop import Evaluation, Training, train
 
@@ -56,8 +57,8 @@ def test_micro_batches_weigh_by_their_counted_targets(make: Callable[..., Traini
     first, second = next(source), next(source)
     assert int((first.targets >= 0).sum()) != int((second.targets >= 0).sum())
     joined = Batch(torch.cat([first.inputs, second.inputs]), torch.cat([first.targets, second.targets]), {})
-    loss = training_loop._accumulate(parts, [first, second])
-    assert loss == pytest.approx(training_loop._accumulate(whole, [joined]), rel=1e-5)
+    loss = accumulate(parts, [first, second])
+    assert loss == pytest.approx(accumulate(whole, [joined]), rel=1e-5)
     assert loss == pytest.approx(float(whole(joined.inputs, joined.targets).detach()), rel=1e-5)
     for name, parameter in named_parameters(parts).items():
         expected = named_parameters(whole)[name].grad
@@ -72,7 +73,7 @@ def test_a_step_whose_loss_is_not_finite_is_left_out_and_counted(
     before: dict[int, dict[str, Tensor]] = {}
     for step in range(6):
         before[step] = weights(training)
-        training_loop._step(training, None)
+        training_loop._step(training)
     assert training.position.num_skipped == 2 and training.position.num_skipped_in_a_row == 0
     assert all(torch.equal(before[2][name], tensor) for name, tensor in before[4].items())
     assert not torch.equal(before[4]["head"], before[5]["head"])
@@ -84,7 +85,7 @@ def test_a_gradient_that_is_not_finite_leaves_out_the_step(make: Callable[..., T
     training = make()
     training.model.head.weight.register_hook(lambda grad: grad * float("inf"))
     before = weights(training)
-    training_loop._step(training, None)
+    training_loop._step(training)
     assert training.position.num_skipped == 1
     assert all(torch.equal(before[name], tensor) for name, tensor in weights(training).items())
 

@@ -17,6 +17,7 @@ from nanochat.optim.schedule import SftSchedule
 from nanochat.protocol.progress import progress_line
 from nanochat.recipes.batch import BatchSizes
 from nanochat.recipes.job import JobContext, progress_path
+from nanochat.recipes.next_token import NextToken
 from nanochat.recipes.training_loop import Training
 from nanochat.tokenizer.bpe import Tokenizer
 
@@ -68,6 +69,7 @@ def tiny_training(
     )
     model = Poisoned(config)
     init_weights(model, torch.Generator().manual_seed(0))
+    sizes = BatchSizes(sequence_len=T, device_batch_size=rows, num_micro_steps=micro_steps)
     settings: dict[str, Any] = {"evaluations": [], "save_every": 0, "origin": {"job_id": "job_1"}, **values}
     return Training(
         job=job,
@@ -76,8 +78,7 @@ def tiny_training(
         model=model,
         optimizer=MuonAdamW(param_groups(model)),
         tokenizer=tokenizer,
-        loader=cast(Loader, Batches(rows)),
-        sizes=BatchSizes(sequence_len=T, device_batch_size=rows, num_micro_steps=micro_steps),
+        objective=NextToken(model, cast(Loader, Batches(rows)), sizes, num_steps=num_steps, progress=job.progress),
         num_steps=num_steps,
         schedule=SftSchedule(num_steps=num_steps),
         **settings,

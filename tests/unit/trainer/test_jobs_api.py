@@ -92,7 +92,20 @@ def test_a_repeated_submission_is_answered_even_when_it_could_not_be_made_anew(c
         ),
         ({"kind": "evaluate", "config": {"checkpoint": "c", "tasks": ["flying"]}}, "config.tasks", "flying"),
         ({"kind": "evaluate", "config": {"checkpoint": "job_none"}}, "config.checkpoint", "no job"),
-        ({"kind": "rl", "config": {"checkpoint": "c", "task": "t"}}, "kind", "later version"),
+        ({"kind": "rl", "config": {"checkpoint": "c", "task": "flying"}}, "config.task", "is not known"),
+        ({"kind": "rl", "config": {"checkpoint": "c", "task": "smalltalk"}}, "config.task", "gives no reward"),
+        ({"kind": "rl", "config": {"checkpoint": "c", "task": "counting"}}, "config.checkpoint", "no complete"),
+        (
+            {"kind": "rl", "config": {"checkpoint": "c", "task": "counting", "num_samples": 1}},
+            "config.num_samples",
+            "2",
+        ),
+        ({"kind": "rl", "config": {"checkpoint": "c", "task": "counting", "top_k": 1}}, "config", "all answers"),
+        (
+            {"kind": "rl", "num_processes": 3, "config": {"checkpoint": "c", "task": "counting"}},
+            "config.examples_per_step",
+            "use 15",
+        ),
         ({"kind": "pipeline", "config": {"profile": "none"}}, "config.profile", "demo"),
         (
             {"kind": "pipeline", "config": {"profile": "demo", "overrides": {"pretrain": {"head_dim": 63}}}},

@@ -8,7 +8,7 @@ import { useLiveJob } from "./live";
 import { LogTail } from "./LogTail";
 
 // The curves one looks at first; the others follow by name.
-const FIRST = ["train_loss", "val_bpb"];
+const FIRST = ["train_loss", "val_bpb", "reward"];
 
 export function JobBody({ listed }: { listed: Job }) {
   const { job: live, series, log, error } = useLiveJob(listed.id, listed.attempt);

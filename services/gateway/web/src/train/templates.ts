@@ -26,6 +26,11 @@ export const TEMPLATES: Record<string, JobSpec> = {
       num_iterations: 500,
     },
   },
+  rl: {
+    kind: "rl",
+    name: "my-rl",
+    config: { checkpoint: "my-chat", task: "counting", num_iterations: 100, max_new_tokens: 64, eval_every: 20 },
+  },
   evaluate: { kind: "evaluate", name: "my-evaluation", config: { checkpoint: "my-chat", evals: ["bpb", "chat"] } },
   pipeline: { kind: "pipeline", name: "my-pipeline", config: { profile: "demo", overrides: {} } },
 };
