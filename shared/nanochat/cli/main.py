@@ -6,7 +6,7 @@ from collections.abc import Callable
 import typer
 from pydantic import ValidationError
 
-from nanochat.cli import backup, bench, chat, data, demo, exchange, jobs, later, models, scaling, up
+from nanochat.cli import backup, bench, chat, data, demo, exchange, harness, jobs, later, models, scaling, up
 from nanochat.cli.terminal import error_console
 from nanochat.errors import NanochatError
 
@@ -37,6 +37,7 @@ app.command()(backup.restore)
 app.add_typer(bench.app, name="bench")
 
 LENIENT = {"allow_extra_args": True, "ignore_unknown_options": True}
+app.command(context_settings={**LENIENT, "help_option_names": []})(harness.harness)
 for name, sentence in later.NOT_YET.items():
     app.command(name, context_settings=LENIENT)(later.not_yet(sentence))
 
