@@ -3,7 +3,6 @@
 Needs the extra `harness`; nothing of it is imported before it is asked for. The model itself is evals/harness.py.
 """
 
-import os
 import sys
 from typing import Any
 
@@ -18,7 +17,6 @@ def harness(context: typer.Context) -> None:
 
     Everything after `harness` is its own command line (`nanochat harness run -h`).
     """
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     register()
     from lm_eval.__main__ import cli_evaluate
 

@@ -173,7 +173,7 @@ def _letters(tokenizer: Tokenizer, conversation: Conversation, max_len: int) -> 
         if len(ids) != 1:
             raise InvalidConfig(
                 f"the choice {letter!r} is {len(ids)} tokens of the tokenizer of {tokenizer.vocab_size}, and choices "
-                "are compared by a token each; give the task other ones, or choose a checkpoint whose tokenizer has it.",
+                "are compared by a token each; give other ones, or a checkpoint whose tokenizer has it.",
                 param="tasks",
             )
         passages.append(Passage([*prompt, *ids], len(prompt)))
