@@ -1,4 +1,4 @@
-"""`nanochat bench`: training, loading and decoding of small models on this machine's CPU; a table and a JSON file.
+"""`nanochat bench`: training, loading, decoding and evaluation of small models on a CPU; a table and a JSON file.
 
 In the repository's root: python -m tests.bench.run FOLDER [DATASET]. Meant for idle cores: other work spoils every
 figure, and makes the run itself several times as long.
@@ -18,10 +18,12 @@ from nanochat.bench import report as files
 from nanochat.bench.decoding import make_engine
 from nanochat.bench.decoding import measure as measure_decoding
 from nanochat.bench.machine import READ_SIZE_BYTES, Machine, OthersWork, describe, product_flops, read_bytes_per_second
+from nanochat.bench.random_model import random_tokenizer
 from nanochat.bench.timing import Case, DecodingFigures, figures
 from nanochat.bench.work import Work
 from nanochat.config import GPTConfig
 from nanochat.cores import usable_cores
+from tests.bench.evaluation import EvaluationFigures, add_rows, made_up, measure_evaluation
 from tests.bench.loading import LoadingFigures, dataset_folder, measure_loading
 from tests.bench.tokenizing import TokenizingFigures, measure_tokenizing
 from tests.bench.training import TrainingFigures, measure_training, peak_memory_ratio
@@ -58,6 +60,9 @@ class Sizes:
     num_tokenizing_chars: int = 10_000_000
     num_tokenizing_rounds: int = 3
     read_size_bytes: int = READ_SIZE_BYTES
+    evaluated_vocab_size: int = 4096
+    num_evaluated: int = 32
+    num_evaluated_singly: int = 4
 
     def trained_configs(self) -> dict[str, GPTConfig]:
         """By what the table calls them."""
@@ -93,6 +98,7 @@ class Report:
     loading: LoadingFigures
     tokenizing: TokenizingFigures
     decoding: list[DecodingFigures]
+    evaluation: EvaluationFigures
 
 
 def measure(sizes: Sizes, data: Path | None = None) -> Report:
@@ -135,6 +141,13 @@ def measure(sizes: Sizes, data: Path | None = None) -> Report:
         loading=loading,
         tokenizing=tokenizing,
         decoding=decoding,
+        evaluation=measure_evaluation(
+            replace(full, vocab_size=sizes.evaluated_vocab_size, sequence_len=4 * sizes.sequence_len),
+            made_up(sizes.num_evaluated),
+            random_tokenizer(sizes.evaluated_vocab_size),
+            num_plain=sizes.num_evaluated_singly,
+            num_answers=2 * sizes.num_evaluated,
+        ),
     )
 
 
@@ -189,6 +202,8 @@ def table(report: Report) -> Table:
         shown.add_row(f"decoding, {rows}", f"{one.decode_tokens_per_second:,.0f} tokens/s")
         shown.add_row("  share of the read bandwidth", f"{one.read_ratio:.2f}")
         shown.add_row(f"prefill, {rows} of {sizes.sequence_len // 2}", f"{one.prefill_tokens_per_second:,.0f} tokens/s")
+    shown.add_section()
+    add_rows(shown, report.evaluation)
     shown.caption = f"Others took {report.others_cores:.2f} of {machine.cores} cores meanwhile."
     return shown
 

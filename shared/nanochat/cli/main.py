@@ -6,7 +6,21 @@ from collections.abc import Callable
 import typer
 from pydantic import ValidationError
 
-from nanochat.cli import backup, bench, chat, data, demo, exchange, jobs, models, report, scaling, tokenizer, up
+from nanochat.cli import (
+    backup,
+    bench,
+    chat,
+    data,
+    demo,
+    exchange,
+    harness,
+    jobs,
+    models,
+    report,
+    scaling,
+    tokenizer,
+    up,
+)
 from nanochat.cli.terminal import error_console
 from nanochat.errors import NanochatError
 
@@ -36,6 +50,9 @@ app.command()(backup.backup)
 app.command()(backup.restore)
 app.add_typer(bench.app, name="bench")
 app.command()(report.report)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})(
+    harness.harness
+)
 
 
 def main() -> None:

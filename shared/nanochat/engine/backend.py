@@ -41,6 +41,9 @@ class BlockStore(Protocol):
 class Backend(Protocol):
     """Slots hold a sequence each, of max_len tokens at most; max_chunk are the most tokens of a slot in one step.
 
+    A slot may go back: a chunk that starts before the end of what its slot holds replaces the rest. It starts at 0, or
+    at most max_chunk tokens before that end.
+
     `weights` says in which form the matrices are; num_torch_threads how many threads torch should have for what is done
     with the logits, None being as many as it has. One thread at a time.
     """
@@ -56,6 +59,12 @@ class Backend(Protocol):
 
     def forward_all(self, chunk: Chunk) -> Tensor:
         """Logits (T, V) float32 after each token of a chunk."""
+
+    def forward_ends(self, chunks: Sequence[Chunk], counts: Sequence[int]) -> Tensor:
+        """Logits (sum, V) float32 after the last tokens of chunks, as many of each as its count says; 0 is none.
+
+        Those of the first chunk come first.
+        """
 
     def copy_slot(self, source: int, target: int, length: int) -> None:
         """Make target hold the first `length` tokens of source, all that source holds."""

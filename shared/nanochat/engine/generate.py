@@ -82,16 +82,24 @@ class Engine:
         """
         each = _each(params, len(prompts))
         choices = [self._choices(prompt, p, grammar, has_events=False) for prompt, p in zip(prompts, each, strict=True)]
-        waiting = deque(sequence for group in choices for sequence in group)
-        slots = Slots(self._backend.num_slots)
-        with torch_threads(self._backend.num_torch_threads):
-            while waiting or slots.rows:
-                slots.admit(waiting)
-                for row in run_step(self._backend, slots.rows, budget=DEFAULT_BUDGET).sampled:
-                    self._answer(row.sequence)
-                    if row.sequence.is_finished:
-                        slots.release(row)
+        for _ in self._run([sequence for group in choices for sequence in group]):
+            pass
         return [[_completion(sequence) for sequence in group] for group in choices]
+
+    def completed(
+        self, prompts: Seq[Seq[int]], params: SamplingParams | Seq[SamplingParams] | None = None
+    ) -> Iterator[tuple[int, Completion]]:
+        """A completion of each prompt as soon as it has ended, with the prompt's index. Leave off at any time.
+
+        Raises ContextTooLong before any runs.
+        """
+        each = _each(params, len(prompts))
+        sequences = [
+            self._choices(prompt, p, None, has_events=False)[0] for prompt, p in zip(prompts, each, strict=True)
+        ]
+        indices = {id(sequence): index for index, sequence in enumerate(sequences)}
+        for sequence in self._run(sequences):
+            yield indices[id(sequence)], _completion(sequence)
 
     def stream(
         self, prompt: Seq[int], params: SamplingParams | None = None, grammar: Grammar | None = None
@@ -110,6 +118,19 @@ class Engine:
             yield from sequence.take_events()
         assert sequence.finish_reason is not None
         yield Finished(finish_reason=sequence.finish_reason, completion_tokens=sequence.num_sampled)
+
+    def _run(self, sequences: Seq[Sequence]) -> Iterator[Sequence]:
+        """Each sequence once it has ended; as many side by side as there are slots."""
+        waiting, slots = deque(sequences), Slots(self._backend.num_slots)
+        while waiting or slots.rows:
+            slots.admit(waiting)
+            with torch_threads(self._backend.num_torch_threads):
+                sampled = run_step(self._backend, slots.rows, budget=DEFAULT_BUDGET).sampled
+            for row in sampled:
+                self._answer(row.sequence)
+                if row.sequence.is_finished:
+                    slots.release(row)
+                    yield row.sequence
 
     def _choices(
         self, prompt: Seq[int], params: SamplingParams, grammar: Grammar | None, *, has_events: bool = True

@@ -49,11 +49,15 @@ class NativeBackend:
         return self._native.weight_bytes
 
     def forward(self, chunks: Sequence[Chunk]) -> Tensor:
-        ends = np.cumsum([len(chunk.token_ids) for chunk in chunks])
-        return self._step(chunks, (ends - 1).tolist())
+        return self.forward_ends(chunks, [1] * len(chunks))
 
     def forward_all(self, chunk: Chunk) -> Tensor:
-        return self._step([chunk], range(len(chunk.token_ids)))
+        return self.forward_ends([chunk], [len(chunk.token_ids)])
+
+    def forward_ends(self, chunks: Sequence[Chunk], counts: Sequence[int]) -> Tensor:
+        ends = np.cumsum([len(chunk.token_ids) for chunk in chunks]).tolist()
+        wanted = [place for end, count in zip(ends, counts, strict=True) for place in range(end - count, end)]
+        return self._step(chunks, wanted)
 
     def copy_slot(self, source: int, target: int, length: int) -> None:
         self._cache.copy_slot(source, target, length)

@@ -31,7 +31,7 @@ class TorchBackend:
         num_rows = num_slots + 1 if uses_graphs else num_slots
         self._cache = KVCache(model.config, num_rows, max_len, model.device, model.compute_dtype)
         self._graphs = DecodeGraphs(model, self._cache, record or record_on_cuda) if uses_graphs else None
-        # Slots whose newest embedding is not that of their last token: what was restored came without it.
+        # Slots whose newest embedding is not that of their last token: they went back, or were restored without it.
         self._stale: set[int] = set()
 
     @torch.inference_mode()
@@ -46,8 +46,17 @@ class TorchBackend:
 
     @torch.inference_mode()
     def forward_all(self, chunk: Chunk) -> Tensor:
-        self._place([chunk])
-        return self._forward([chunk], all_logits=True)[0]
+        return self.forward_ends([chunk], [len(chunk.token_ids)])
+
+    @torch.inference_mode()
+    def forward_ends(self, chunks: Sequence[Chunk], counts: Sequence[int]) -> Tensor:
+        self._place(chunks)
+        parts: list[tuple[int, Tensor]] = []
+        for group in _groups(chunks):
+            wanted = [counts[i] for i in group]
+            found = self._forward([chunks[i] for i in group], torch.tensor(wanted))
+            parts += zip(group, torch.split(found, wanted), strict=True)
+        return torch.cat([part for _, part in sorted(parts, key=lambda pair: pair[0])])
 
     @torch.inference_mode()
     def copy_slot(self, source: int, target: int, length: int) -> None:
@@ -66,6 +75,8 @@ class TorchBackend:
         for chunk in chunks:
             if chunk.start == 0:
                 self._cache.reset(chunk.slot)
+            elif chunk.start != int(self._cache.lengths[chunk.slot]):
+                self._stale.add(chunk.slot)
             self._cache.lengths[chunk.slot] = chunk.start
         stale = [chunk for chunk in chunks if chunk.slot in self._stale]
         if stale:
@@ -78,9 +89,9 @@ class TorchBackend:
     def _last_logits(self, chunks: Sequence[Chunk]) -> Tensor:
         if self._graphs is not None and all(len(chunk.token_ids) == 1 for chunk in chunks):
             return self._graphs.run(chunks)
-        return self._forward(chunks, all_logits=False)
+        return self._forward(chunks)
 
-    def _forward(self, chunks: Sequence[Chunk], *, all_logits: bool) -> Tensor:
+    def _forward(self, chunks: Sequence[Chunk], num_wanted: Tensor | None = None) -> Tensor:
         num_new = [len(chunk.token_ids) for chunk in chunks]
         T = max(num_new)
         token_ids = torch.tensor(
@@ -88,7 +99,7 @@ class TorchBackend:
             device=self._model.device,
         )
         slots = torch.tensor([chunk.slot for chunk in chunks])
-        return self._model.forward_cached(token_ids, self._cache, slots, torch.tensor(num_new), all_logits)
+        return self._model.forward_cached(token_ids, self._cache, slots, torch.tensor(num_new), num_wanted)
 
 
 class _Store:

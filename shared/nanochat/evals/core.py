@@ -4,23 +4,22 @@ multiple_choice    one context, several continuations: the one with the lowest m
 schema             several contexts, one continuation: likewise
 language_modeling  every token of the continuation must be the model's first choice
 
-One row at a time, so a score depends on no batch. The tasks themselves are core_tasks.py.
+What the model finds likely is likelihood.py's to tell. The tasks themselves are core_tasks.py.
 """
 
 import json
+import math
 import random
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
 from nanochat.collectives import ALONE, Peers
 from nanochat.errors import DataError
 from nanochat.evals.core_tasks import CoreTask
+from nanochat.evals.likelihood import Likelihood, Passage, Scorer, common_length
 from nanochat.tokenizer.bpe import Tokenizer
 
 _SHUFFLE_SEED = 1337
@@ -30,29 +29,44 @@ _OUTCOME_OF = {1.0: None, 2.0: False, 3.0: True}
 _NUMBER_OF = {outcome: number for number, outcome in _OUTCOME_OF.items()}
 
 Example = dict[str, Any]
-# Token ids (1, T) -> logits (1, T, V).
-Logits = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CoreScore:
-    """`outcomes` in the order of the shuffled examples; None where an example's tokens do not line up."""
+    """`outcomes` in the order of the shuffled examples; None where an example's tokens do not line up.
 
-    accuracy: float
-    centered: float
+    random_accuracy is the task's: `centered` is 0 at it and 1 where all is right. `seconds` are rank 0's.
+    """
+
     outcomes: tuple[bool | None, ...]
+    random_accuracy: float
+    seconds: float
+
+    @property
+    def num_examples(self) -> int:
+        """That were judged."""
+        return len(self.outcomes) - self.num_excluded
 
     @property
     def num_excluded(self) -> int:
         return self.outcomes.count(None)
 
+    @property
+    def accuracy(self) -> float:
+        return self.outcomes.count(True) / self.num_examples if self.num_examples else 0.0
 
-@dataclass(frozen=True)
-class _Option:
-    """A row of tokens, BOS first, of which those from `start` on are judged."""
+    @property
+    def stderr(self) -> float:
+        """Of the accuracy."""
+        return math.sqrt(self.accuracy * (1 - self.accuracy) / max(1, self.num_examples))
 
-    token_ids: list[int]
-    start: int
+    @property
+    def centered(self) -> float:
+        return (self.accuracy - self.random_accuracy) / (1 - self.random_accuracy)
+
+    @property
+    def centered_stderr(self) -> float:
+        return self.stderr / (1 - self.random_accuracy)
 
 
 def load_examples(task: CoreTask, folder: Path, max_examples: int | None = None) -> list[Example]:
@@ -67,55 +81,60 @@ def load_examples(task: CoreTask, folder: Path, max_examples: int | None = None)
     return examples[:max_examples]
 
 
-@torch.inference_mode()
 def score_task(
-    logits: Logits,
-    tokenizer: Tokenizer,
-    task: CoreTask,
-    examples: Sequence[Example],
-    *,
-    max_len: int,
-    device: torch.device | str = "cpu",
-    peers: Peers = ALONE,
+    scorer: Scorer, tokenizer: Tokenizer, task: CoreTask, examples: Sequence[Example], peers: Peers = ALONE
 ) -> CoreScore:
-    """Rows longer than max_len tokens lose their left end. Excluded examples count in no accuracy.
+    """Passages longer than the scorer takes lose their left end. Excluded examples count in no accuracy.
 
     Ranks take turns with the examples, and all get the score. Raises PeerLost.
     """
+    start = time.monotonic()
+    own = range(peers.rank, len(examples), peers.world_size)
+    options = {index: passages(tokenizer, task, examples, index, scorer.max_len) for index in own}
+    judged = {index: group for index, group in options.items() if group is not None}
+    likelihoods = dict(zip(judged, scorer.score(list(judged.values())), strict=True))
     found = [0.0] * len(examples)  # of other ranks' examples
-    for index in range(peers.rank, len(examples), peers.world_size):
-        example, shots = examples[index], _draw_shots(examples, index, task.num_shots)
-        options = _options(tokenizer, task, example, shots)
-        outcome = None if options is None else _judge(logits, task, example, options, max_len, device)
+    for index in own:
+        outcome = _is_right(task, examples[index], likelihoods[index]) if index in judged else None
         found[index] = _NUMBER_OF[outcome]
-    outcomes = [_OUTCOME_OF[number] for number in peers.sum(found)]
-    judged = [outcome for outcome in outcomes if outcome is not None]
-    accuracy = sum(judged) / len(judged) if judged else 0.0
-    centered = (accuracy - task.random_accuracy) / (1 - task.random_accuracy)
-    return CoreScore(accuracy=accuracy, centered=centered, outcomes=tuple(outcomes))
+    outcomes = tuple(_OUTCOME_OF[number] for number in peers.sum(found))
+    (seconds,) = peers.sum([time.monotonic() - start if peers.rank == 0 else 0.0])
+    return CoreScore(outcomes=outcomes, random_accuracy=task.random_accuracy, seconds=seconds)
+
+
+def passages(
+    tokenizer: Tokenizer, task: CoreTask, examples: Sequence[Example], index: int, max_len: int
+) -> list[Passage] | None:
+    """The passages to compare for one of the examples, after others as shots; longer ones without their left end.
+
+    None where the prompt's tokens do not begin those of prompt and continuation.
+    """
+    whole = _options(tokenizer, task, examples[index], _draw_shots(examples, index, task.num_shots))
+    return None if whole is None else [_cut(passage, max_len) for passage in whole]
 
 
 def _draw_shots(examples: Sequence[Example], index: int, num_shots: int) -> list[Example]:
     others = [other for other in range(len(examples)) if other != index]
-    return [examples[other] for other in random.Random(_SHOTS_SEED + index).sample(others, num_shots)]
+    drawn = random.Random(_SHOTS_SEED + index).sample(others, min(num_shots, len(others)))
+    return [examples[other] for other in drawn]
 
 
-def _options(tokenizer: Tokenizer, task: CoreTask, example: Example, shots: Sequence[Example]) -> list[_Option] | None:
-    """The rows to compare. None where the prompt's tokens do not begin those of prompt and continuation."""
+def _options(tokenizer: Tokenizer, task: CoreTask, example: Example, shots: Sequence[Example]) -> list[Passage] | None:
+    """The passages to compare. None where the prompt's tokens do not begin those of prompt and continuation."""
     preamble = "".join(_shot(task, shot) for shot in shots)
     if task.kind == "language_modeling":
         prompt = preamble + example["context"].strip() + task.delimiter
         without, full = _encode(tokenizer, [prompt.strip(), prompt + example["continuation"]])
-        return [_Option(full, len(without))] if full[: len(without)] == without else None
+        return [Passage(full, len(without))] if full[: len(without)] == without else None
     if task.kind == "multiple_choice":
         texts = [preamble + example["query"] + task.delimiter + choice for choice in example["choices"]]
         rows = _encode(tokenizer, texts)
-        start = _common_length(rows)
-        return [_Option(row, start) for row in rows]
+        start = common_length(rows)
+        return [Passage(row, start) for row in rows]
     texts = [preamble + context + task.delimiter + example["continuation"] for context in example["context_options"]]
     rows = _encode(tokenizer, texts)
-    num_common = _common_length([row[::-1] for row in rows])
-    return [_Option(row, len(row) - num_common) for row in rows]
+    num_common = common_length([row[::-1] for row in rows])
+    return [Passage(row, len(row) - num_common) for row in rows]
 
 
 def _shot(task: CoreTask, shot: Example) -> str:
@@ -133,33 +152,14 @@ def _encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
     return [[tokenizer.bos_id, *tokenizer.encode(text)] for text in texts]
 
 
-def _common_length(rows: Sequence[list[int]]) -> int:
-    """How many tokens all rows begin with."""
-    count = 0
-    for column in zip(*rows, strict=False):
-        if len(set(column)) > 1:
-            break
-        count += 1
-    return count
+def _cut(passage: Passage, max_len: int) -> Passage:
+    """Without as many tokens on the left as it has too many. The first that is left is never judged."""
+    num_cut = max(0, len(passage.token_ids) - max_len)
+    return Passage(passage.token_ids[num_cut:], max(1, passage.start - num_cut))
 
 
-def _judge(
-    logits: Logits,
-    task: CoreTask,
-    example: Example,
-    options: Sequence[_Option],
-    max_len: int,
-    device: torch.device | str,
-) -> bool:
-    losses = []
-    for option in options:
-        num_cut = max(0, len(option.token_ids) - max_len)
-        # The first token is never judged: nothing stands before it to predict it from.
-        start = max(1, option.start - num_cut)
-        token_ids = torch.tensor(option.token_ids[num_cut:], device=device)
-        predicted = logits(token_ids[None])[0, start - 1 : -1]  # (1, T, V) -> (judged, V)
-        judged = token_ids[start:]
-        if task.kind == "language_modeling":
-            return bool((predicted.argmax(dim=-1) == judged).all())
-        losses.append(F.cross_entropy(predicted.float(), judged).item())
+def _is_right(task: CoreTask, example: Example, options: Sequence[Likelihood]) -> bool:
+    if task.kind == "language_modeling":
+        return options[0].is_greedy
+    losses = [option.mean_nats for option in options]
     return bool(losses.index(min(losses)) == example["gold"])

@@ -199,18 +199,23 @@ class GPT(nn.Module):
 
     @torch.inference_mode()
     def forward_cached(
-        self, token_ids: Tensor, cache: KVCache, slots: Tensor, num_new: Tensor, all_logits: bool = False
+        self,
+        token_ids: Tensor,
+        cache: KVCache,
+        slots: Tensor,
+        num_new: Tensor,
+        num_wanted: Tensor | None = None,
     ) -> Tensor:
         """Continue slot slots[b] with the first num_new[b] tokens of row b; rows are padded on the right.
 
         token_ids (B, T), slots and num_new (B,) int64 (cheapest on the CPU), slots distinct. Gives the logits (B, V)
-        float32 after each row's last new token, or all (B, T, V), where what belongs to padding means nothing. Raises
+        float32 after each row's last new token, or, of num_wanted (B,) last ones each, (sum, V), row after row. Raises
         ContextTooLong, before anything is stored, where a slot would grow past the cache's max_len.
         """
         step = RaggedStep(cache, slots, num_new, token_ids.size(1), token_ids.device)
         x = self._run_step(token_ids, step)
         step.finish()
-        return self._logits(x if all_logits else step.last(x))
+        return self._logits(step.last(x) if num_wanted is None else step.ends(x, num_wanted))
 
     @torch.inference_mode()
     def decode(self, token_ids: Tensor, step: DecodeStep) -> Tensor:

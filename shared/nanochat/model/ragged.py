@@ -32,7 +32,7 @@ class RaggedStep:
                 f"{cache.max_len}. Stop the sequence or make a larger cache."
             )
         self._cache, self._device = cache, device
-        self._slots_cpu, self._after = slots, after
+        self._slots_cpu, self._num_new_cpu, self._after = slots, num_new, after
         self._first_position = int(before.min())
         self.is_fresh = int(before.max()) == 0
         positions = before[:, None] + torch.arange(T)
@@ -93,6 +93,14 @@ class RaggedStep:
     def last(self, x: Tensor) -> Tensor:
         """Each row's last new token: (B, T, C) -> (B, C)."""
         return x[self._row_indices(), (self._num_new - 1).clamp(min=0)]
+
+    def ends(self, x: Tensor, counts: Tensor) -> Tensor:
+        """Each row's last `counts` (B,) new tokens, row after row: (B, T, C) -> (sum, C)."""
+        num_new = self._num_new_cpu
+        columns = torch.arange(x.size(1))
+        is_wanted = (columns < num_new[:, None]) & (columns >= (num_new - counts)[:, None])
+        rows, places = is_wanted.nonzero(as_tuple=True)
+        return x[rows.to(self._device), places.to(self._device)]
 
     def finish(self) -> None:
         """Count the new tokens, once every layer has stored its own."""

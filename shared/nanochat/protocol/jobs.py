@@ -132,6 +132,9 @@ class PretrainConfig(TrainingConfig):
 class SftConfig(TrainingConfig):
     checkpoint: Reference
     mixture: list[MixtureItem] = Field(min_length=1, max_length=1000)
+    chatcore_every: int = Field(default=0, ge=0, description="Steps between evaluations of chat tasks; 0: none.")
+    chatcore_tasks: list[str] | None = Field(default=None, min_length=1, description="Null: those of an evaluation.")
+    chatcore_max_per_task: Positive | None = Field(default=None, description="Examples; null: all.")
 
 
 class RlConfig(OptimizerConfig):

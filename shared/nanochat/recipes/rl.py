@@ -11,7 +11,7 @@ from nanochat.data.registry import datasets_dir
 from nanochat.engine.generate import Engine
 from nanochat.engine.params import SamplingParams
 from nanochat.errors import InvalidConfig
-from nanochat.evals.chat import score_task
+from nanochat.evals.chat import score_generated
 from nanochat.evals.pass_at_k import count_right, ks_of, pass_at_k
 from nanochat.hardware import DEFAULT_ROWS
 from nanochat.model.gpt import GPT
@@ -169,7 +169,7 @@ def _evaluation(
     ks = ks_of(config.eval_samples) if config.eval_samples else []
 
     def measure() -> dict[str, float]:
-        right = score_task(engine, base.tokenizer, share).num_right if len(share) else 0.0
+        right = score_generated(engine, base.tokenizer, share).num_right if len(share) else 0.0
         job.stop.check()
         counts = count_right(engine, base.tokenizer, share, sampled) if ks else []
         own = [sum(pass_at_k(sampled.n, count, k) for count in counts) for k in ks]

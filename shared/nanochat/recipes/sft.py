@@ -29,7 +29,7 @@ from nanochat.recipes.next_token import NextToken
 from nanochat.recipes.rates import base_rates, saved_rates, scaled
 from nanochat.recipes.resume import check_same_model, checkpoint_to_resume, loader_state
 from nanochat.recipes.training_loop import Evaluation, Training, train
-from nanochat.recipes.validation import measure_bpb
+from nanochat.recipes.validation import chat_task_names, chat_tasks, measure_bpb, measure_chat
 from nanochat.tokenizer.bpe import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -157,9 +157,8 @@ def _evaluations(
     sizes: BatchSizes,
     peers: Peers,
 ) -> list[Evaluation]:
-    """val_bpb of what the assistant says in conversations that are not trained on; nothing where none were kept."""
-    if not len(mixture.validation):
-        return []
+    """val_bpb of what the assistant says in conversations that are not trained on, if any were kept; chat tasks where
+    the job asks for them."""
 
     def bpb() -> dict[str, float]:
         loader = conversation_loader(
@@ -171,4 +170,19 @@ def _evaluations(
         )
         return measure_bpb(model, tokenizer, loader, config.eval_tokens, job.stop, peers)
 
-    return [Evaluation(measure=bpb, every=config.eval_every)]
+    evaluations = []
+    if len(mixture.validation):
+        evaluations.append(Evaluation(measure=bpb, every=config.eval_every))
+    if config.chatcore_every:
+        # What it would lack at the end is said before the first step.
+        tasks = chat_tasks(chat_task_names(config.chatcore_tasks), job.home, config.chatcore_max_per_task)
+
+        def report(num_done: int, total: int) -> None:
+            if peers.is_alone:  # a check is one that all ranks come to, and their shares differ
+                job.stop.check()
+
+        def chat() -> dict[str, float]:
+            return measure_chat(model, tokenizer, tasks, on_progress=report, peers=peers)
+
+        evaluations.append(Evaluation(measure=chat, every=config.chatcore_every))
+    return evaluations

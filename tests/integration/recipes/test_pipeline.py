@@ -76,7 +76,9 @@ def test_core_reads_the_files_that_are_there(workshop: Workshop) -> None:
     line = '{"query": "A cat is", "choices": ["an animal", "a stone"], "gold": 0}\n'
     (folder / "copa.jsonl").write_text(line * 4)
     ran = workshop.run(workshop.evaluate("core", evals=["core", "sample"]))
-    assert ran.result.values.keys() == {"core_copa", "core_metric", "core_num_tasks"}
+    beside = {f"{name}_{what}" for name in ("core_copa", "core") for what in ("stderr", "count", "seconds")}
+    assert ran.result.values.keys() == {"core_copa", "core_metric", "core_num_tasks"} | beside
+    assert ran.result.values["core_copa_count"] == ran.result.values["core_count"] == 2
 
 
 def test_programs_that_a_model_writes_are_judged_in_the_sandbox(workshop: Workshop) -> None:
@@ -89,4 +91,16 @@ def test_programs_that_a_model_writes_are_judged_in_the_sandbox(workshop: Worksh
     problem = dict(zip(names, ["T/0", "def f():\n", "f", "    return 1\n", "def check(f): pass\n"], strict=True))
     (folder / "test.jsonl").write_text((json.dumps(problem) + "\n") * 3)
     ran = workshop.run(workshop.evaluate("programs", evals=["chat"], tasks=["humaneval"]))
-    assert ran.result.values == {"humaneval_accuracy": 0.0, "humaneval_stderr": 0.0, "humaneval_count": 2.0}
+    values = ran.result.values
+    assert (values["humaneval_accuracy"], values["humaneval_stderr"], values["humaneval_count"]) == (0.0, 0.0, 2.0)
+    assert values["humaneval_seconds"] > 0 and values["chatcore_metric"] == 0.0
+
+
+def test_chat_tasks_are_measured_while_fine_tuning(workshop: Workshop) -> None:
+    given = {"chatcore_every": 2, "chatcore_tasks": ["spelling"], "chatcore_max_per_task": 4}
+    ran = workshop.run(workshop.sft("judged", num_iterations=4, **given))
+    measured = [line for line in workshop.lines(workshop.sft("judged")) if isinstance(line, Metric)]
+    steps = [line.step for line in measured if "chatcore_metric" in line.values]
+    assert steps == [2, 4]
+    assert ran.result.values["spelling_count"] == ran.result.values["chatcore_count"] == 4
+    assert ran.result.values["chatcore_num_tasks"] == 1

@@ -10,29 +10,13 @@ import torch
 from nanochat.config import GPTConfig
 from nanochat.evals.core import load_examples, score_task
 from nanochat.evals.core_tasks import CORE_TASKS, CoreTask
+from nanochat.evals.likelihood import Scorer
 from nanochat.model.gpt import GPT
 from nanochat.model.names import load_tensors
 from nanochat.tokenizer.bpe import Tokenizer
 
-# The quick ones of each kind; the others take long prompts, 10 seconds and more each.
-QUICK = {
-    "hellaswag_zeroshot",
-    "bigbench_qa_wikidata",
-    "copa",
-    "openbook_qa",
-    "lambada_openai",
-    "winograd",
-    "winogrande",
-    "bigbench_operators",
-    "bigbench_repeat_copy_logic",
-    "jeopardy",
-}
 
-
-@pytest.mark.parametrize(
-    "task",
-    [pytest.param(task, marks=[] if task.label in QUICK else [pytest.mark.slow], id=task.label) for task in CORE_TASKS],
-)
+@pytest.mark.parametrize("task", CORE_TASKS, ids=lambda task: task.label)
 def test_every_outcome_is_that_of_the_reference(task: CoreTask, test_data: Path) -> None:
     golden = json.loads((test_data / "golden" / "core.json").read_text())
     if task.label not in golden["tasks"]:
@@ -43,5 +27,5 @@ def test_every_outcome_is_that_of_the_reference(task: CoreTask, test_data: Path)
     tokenizer = Tokenizer.load(test_data / "golden" / "tokenizer.json")
     expected = golden["tasks"][task.label]
     examples = load_examples(task, test_data / "core", expected["max_per_task"])
-    score = score_task(model, tokenizer, task, examples, max_len=2048)
+    score = score_task(Scorer.of(model), tokenizer, task, examples)
     assert [None if outcome is None else int(outcome) for outcome in score.outcomes] == expected["correct"]

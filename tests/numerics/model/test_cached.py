@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from nanochat.config import GPTConfig
 from nanochat.errors import ContextTooLong
@@ -32,12 +33,14 @@ def tokens() -> Tensor:
 
 
 def feed(model: GPT, cache: KVCache, tokens: Tensor, slots: list[int], num_new: list[int]) -> Tensor:
-    """Continue each slot with its next num_new tokens of its row, padded with token 0; logits (B, T, V)."""
+    """Continue each slot with its next num_new tokens of its row, padded with token 0; logits (B, T, V), padded too."""
     padded = torch.zeros(len(slots), max(num_new), dtype=torch.int64)
     for row, (slot, count) in enumerate(zip(slots, num_new, strict=True)):
         start = int(cache.lengths[slot])
         padded[row, :count] = tokens[row, start : start + count]
-    return model.forward_cached(padded, cache, torch.tensor(slots), torch.tensor(num_new), all_logits=True)
+    counts = torch.tensor(num_new)
+    logits = model.forward_cached(padded, cache, torch.tensor(slots), counts, num_wanted=counts)
+    return pad_sequence(logits.split(num_new), batch_first=True)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +60,15 @@ def test_ragged_rows_equal_whole_rows(model: GPT, tokens: Tensor, slots: list[in
     assert cache.lengths[slots].tolist() == [17, 146, 159, 36, 66]
 
 
-def test_without_all_logits_each_row_gives_those_after_its_last_token(model: GPT, tokens: Tensor) -> None:
+def test_each_row_gives_the_logits_after_as_many_last_tokens_as_are_wanted(model: GPT, tokens: Tensor) -> None:
+    cache = KVCache(model.config, 3, CONFIG.sequence_len)
+    num_new, wanted = torch.tensor([8, 3, 5]), torch.tensor([2, 3, 0])
+    found = model.forward_cached(tokens[:3, :8], cache, torch.tensor([0, 1, 2]), num_new, num_wanted=wanted)
+    whole = model(tokens[:2])
+    torch.testing.assert_close(found, torch.cat([whole[0, 6:8], whole[1, :3]]), **TOLERANCE)
+
+
+def test_by_default_each_row_gives_the_logits_after_its_last_token(model: GPT, tokens: Tensor) -> None:
     cache = KVCache(model.config, 2, CONFIG.sequence_len)
     found = model.forward_cached(tokens[:2, :8], cache, torch.tensor([0, 1]), torch.tensor([8, 3]))
     whole = model(tokens[:2])

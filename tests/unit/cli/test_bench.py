@@ -35,6 +35,9 @@ TINY = Sizes(
     loading_window_s=0.02,
     num_packed_rows=300,
     read_size_bytes=2**20,
+    evaluated_vocab_size=320,
+    num_evaluated=3,
+    num_evaluated_singly=1,
 )
 
 
@@ -77,6 +80,12 @@ def test_the_tokenizer_stands_beside_what_it_is_made_of(report: Report) -> None:
 def test_decoding_is_measured_at_every_number_of_rows(report: Report) -> None:
     assert [one.num_streams for one in report.decoding] == [1, 3]
     assert all(one.decode_tokens_per_second > 0 and one.read_ratio > 0 for one in report.decoding)
+
+
+def test_many_examples_at_a_time_have_the_outcomes_of_one_at_a_time(report: Report) -> None:
+    found = report.evaluation
+    assert (found.num_compared, found.num_different) == (3, 0)
+    assert found.core_ratio > 0 and found.answers_ratio > 0
 
 
 def test_the_file_holds_the_report(report: Report, tmp_path: Path) -> None:

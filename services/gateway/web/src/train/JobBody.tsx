@@ -13,7 +13,9 @@ const FIRST = ["train_loss", "val_bpb", "reward"];
 export function JobBody({ listed }: { listed: Job }) {
   const { job: live, series, log, error } = useLiveJob(listed.id, listed.attempt);
   const job = live?.id === listed.id ? live : listed;
-  const curves = Object.keys(series).filter((name) => isCurve(series[name])).sort(byInterest);
+  const curves = Object.keys(series)
+    .filter((name) => isCurve(series[name]) && !isBesideResult(name, job.metrics))
+    .sort(byInterest);
   return (
     <div class="job-body">
       {error && <ErrorNote error={error} />}
@@ -75,7 +77,7 @@ function Facts({ job }: { job: Job }) {
 /** Metrics that were measured once, or never changed: a tile each. */
 function Values({ job, series }: { job: Job; series: Series }) {
   const names = Object.keys(job.metrics)
-    .filter((name) => !isCurve(series[name]) && !isSizeOrError(name, job.metrics))
+    .filter((name) => !isCurve(series[name]) && !isBesideResult(name, job.metrics))
     .sort(byInterest);
   if (names.length === 0) return null;
   return (
@@ -92,15 +94,15 @@ function Values({ job, series }: { job: Job; series: Series }) {
   );
 }
 
-/** An accuracy comes with the number of questions and its standard error; the three are one tile. */
-function isSizeOrError(name: string, metrics: Job["metrics"]): boolean {
-  const task = /^(.+)_(count|stderr)$/.exec(name)?.[1];
-  return task !== undefined && `${task}_accuracy` in metrics;
+/** A result comes with its number of examples, its standard error and its time; they are one tile. */
+function isBesideResult(name: string, metrics: Job["metrics"]): boolean {
+  const result = /^(.+)_(count|stderr|seconds)$/.exec(name)?.[1];
+  return result !== undefined && ["", "_accuracy", "_metric"].some((end) => `${result}${end}` in metrics);
 }
 
 function sizeOf(name: string, metrics: Job["metrics"]): string {
-  const num = metrics[name.replace(/_accuracy$/, "_count")];
-  return name.endsWith("_accuracy") && num !== undefined ? `of ${count(num)}` : "";
+  const num = metrics[`${name.replace(/_(accuracy|metric)$/, "")}_count`];
+  return num === undefined ? "" : `of ${count(num)}`;
 }
 
 function isCurve(points: readonly Point[] = []): boolean {
