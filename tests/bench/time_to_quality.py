@@ -1,6 +1,6 @@
 """How long the profile `quick` takes to what the reference recipe reaches in ten minutes: whole jobs, by the clock.
 
-    python -m tests.bench.time_to_quality DATASET [--minutes 10] [--batches 4096,8192,16384] [--ratios 0.3,0.5,0.7]
+    python -m tests.bench.time_to_quality DATASET [--minutes 10] [--batches 4096,8192,16384] [--ratios 0.42,0.5,0.7]
 
 Every run is a job of its own and ends with its schedule: its steps come from a pace that a short job finds, which
 leaves compiled code in the cache, too. The reference's best batch sets the validation bits per byte to be reached;
@@ -151,7 +151,7 @@ def main() -> int:
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--batches", default="4096,8192,16384")
-    parser.add_argument("--ratios", default="0.3,0.5,0.7")
+    parser.add_argument("--ratios", default="0.42,0.5,0.7")
     parser.add_argument("--home", type=Path, help="A folder for what is made; else a temporary one.")
     options = parser.parse_args()
     home = options.home or Path(tempfile.mkdtemp(prefix="time-to-quality-"))
