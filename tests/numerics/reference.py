@@ -134,8 +134,8 @@ def muon_update(
     return weight - rate * (g + decay), buffer, second
 
 
-def orthogonal(g: Tensor) -> Tensor:
-    """What five Polar Express steps do, through the singular values: each goes through the scalar polynomials."""
+def orthogonal(g: Tensor, num_steps: int = 5) -> Tensor:
+    """What Polar Express steps do, through the singular values: each goes through the scalar polynomials."""
     left, values, right = torch.linalg.svd(g / (1.01 * float((g**2).sum()) ** 0.5 + 1e-6), full_matrices=False)
     for a, b, c in (
         (8.156554524902461, -22.48329292557795, 15.878769915207462),
@@ -143,6 +143,6 @@ def orthogonal(g: Tensor) -> Tensor:
         (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
         (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
         (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
-    ):
+    )[:num_steps]:
         values = a * values + b * values**3 + c * values**5
     return left @ torch.diag(values) @ right

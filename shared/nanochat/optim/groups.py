@@ -50,9 +50,10 @@ class Group:
     eps: float = 1e-10  # adamw
     momentum: float = 0.95  # muon
     beta2: float = 0.9  # muon
+    is_light: bool = False  # muon: orthogonalises cheaply
 
 
-def param_groups(model: GPT, rates: LearningRates | None = None) -> list[Group]:
+def param_groups(model: GPT, rates: LearningRates | None = None, *, light_muon: bool = False) -> list[Group]:
     """Every parameter of the model in exactly one group; matrices of the blocks in one Muon group a shape."""
     rates = rates or LearningRates()
     parameters = named_parameters(model)
@@ -88,10 +89,10 @@ def param_groups(model: GPT, rates: LearningRates | None = None) -> list[Group]:
     adamw("resid_lambdas", ["resid_lambdas"], rates.scalar_lr * 0.01 * batch, (0.8, 0.95), 0.05)
     adamw("x0_lambdas", ["x0_lambdas"], rates.scalar_lr * batch, (0.96, 0.95), 0.0)
     adamw("smear_backout", ["smear_gate", "smear_lambda", "backout_lambda"], rates.gate_lr, (0.8, 0.95), 0.0)
-    return groups + _muon_groups(parameters, rates)
+    return groups + _muon_groups(parameters, rates, light_muon)
 
 
-def _muon_groups(parameters: dict[str, nn.Parameter], rates: LearningRates) -> list[Group]:
+def _muon_groups(parameters: dict[str, nn.Parameter], rates: LearningRates, is_light: bool) -> list[Group]:
     by_shape: defaultdict[tuple[int, int], list[str]] = defaultdict(list)
     for name, parameter in parameters.items():
         assert name.startswith("layer.") and parameter.ndim == 2, f"{name} belongs to no group"
@@ -107,6 +108,7 @@ def _muon_groups(parameters: dict[str, nn.Parameter], rates: LearningRates) -> l
             initial_lr=lr,
             weight_decay=rates.weight_decay,
             initial_weight_decay=rates.weight_decay,
+            is_light=is_light,
         )
         for (rows, cols), names in sorted(by_shape.items())
     ]

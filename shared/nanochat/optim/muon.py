@@ -10,11 +10,12 @@ import math
 import torch
 from torch import Tensor
 
-from nanochat.optim.polar_express import polar_express
+from nanochat.optim.polar_express import polar_express, polar_express_by_gram
 
 # The first gradients of most matrices are exactly zero, because the projections after them begin at zero.
 MIN_NORM = 1e-6
 MIN_NORM_VARIANCE = 1e-10
+LIGHT_STEPS = 3
 
 
 def muon_step(
@@ -28,16 +29,19 @@ def muon_step(
     beta2: float,
     weight_decay: float,
     dtype: torch.dtype,
+    is_light: bool = False,
 ) -> None:
     """Move weights (n, rows, cols) float32 in place, and buffer and second (see second_shape) with them.
 
     grads is overwritten. lr is the group's own, before the shape's factor; dtype is that of the orthogonalisation.
+    is_light: a cruder one of half the cost or less (orthogonalise_lightly), for batches so small that it counts.
     """
     rows, cols = weights.shape[-2:]
     buffer.lerp_(grads, 1 - momentum)
     update = grads.lerp_(buffer, momentum)
     update = equilibrate_rows(update)
-    update = rescale(polar_express(update.to(dtype)).float(), math.sqrt(min(rows, cols)))
+    orthogonalise = orthogonalise_lightly if is_light else polar_express
+    update = rescale(orthogonalise(update.to(dtype)).float(), math.sqrt(min(rows, cols)))
     update = reduce_variance(update, second, beta2)
     lr *= math.sqrt(max(1.0, rows / cols))
     agrees = (update * weights >= 0).to(weights.dtype)
@@ -47,6 +51,14 @@ def muon_step(
 def second_shape(rows: int, cols: int) -> tuple[int, int]:
     """Shape of the second moment of one matrix: one number a row where it is tall or square, else one a column."""
     return (rows, 1) if rows >= cols else (1, cols)
+
+
+def orthogonalise_lightly(g: Tensor) -> Tensor:
+    """Three steps of polar_express, those of long matrices on the short side: (n, rows, cols) -> the same shape."""
+    rows, cols = g.shape[-2:]
+    is_long = max(rows, cols) >= 2 * min(rows, cols)
+    by_gram = is_long and g.dtype == torch.float32  # narrower numbers do not bear the product of three
+    return (polar_express_by_gram if by_gram else polar_express)(g, LIGHT_STEPS)
 
 
 def equilibrate_rows(g: Tensor) -> Tensor:

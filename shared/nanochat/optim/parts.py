@@ -206,6 +206,7 @@ class Matrices:
             beta2=self._group.beta2,
             weight_decay=self._group.weight_decay,
             dtype=self._dtype,
+            is_light=self._group.is_light,
         )
         return weights
 

@@ -17,15 +17,47 @@ COEFFICIENTS = (
 )
 NORM_FACTOR = 1.01
 NORM_EPS = 1e-6
+NUM_STEPS = len(COEFFICIENTS)
 
 
-def polar_express(g: Tensor) -> Tensor:
+def polar_express(g: Tensor, num_steps: int = NUM_STEPS) -> Tensor:
     """(n, rows, cols) in any float dtype -> the same shape, each matrix near orthogonal (zero matrices stay zero)."""
-    x: Tensor = g / (NORM_FACTOR * torch.linalg.matrix_norm(g, keepdim=True) + NORM_EPS)
+    x = _scaled(g)
     is_tall = g.size(-2) > g.size(-1)
     if is_tall:
         x = x.mT.contiguous()
-    for a, b, c in COEFFICIENTS:
+    for a, b, c in COEFFICIENTS[:num_steps]:
         gram = x @ x.mT  # (n, m, m), m the smaller side
         x = x.baddbmm(gram.baddbmm(gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if is_tall else x
+
+
+def polar_express_by_gram(g: Tensor, num_steps: int = NUM_STEPS) -> Tensor:
+    """The same up to rounding, float32, for matrices much longer than wide: half the time at four times as long.
+
+    The long side is multiplied twice in all: X_k is a polynomial of the first A = XX^T times X, and A of step k + 1 is
+    pAp, where p = aI + bA + cA^2 is that of step k. Rounding hurts most where there is least to gain: square matrices.
+    """
+    x = _scaled(g)
+    is_tall = g.size(-2) > g.size(-1)
+    gram = x.mT @ x if is_tall else x @ x.mT  # (n, m, m)
+    product = factor = _factor(gram, COEFFICIENTS[0])
+    for coefficients in COEFFICIENTS[1:num_steps]:
+        gram = factor @ gram @ factor
+        factor = _factor(gram, coefficients)
+        product = factor @ product
+    return x @ product if is_tall else product @ x
+
+
+def _factor(gram: Tensor, coefficients: tuple[float, float, float]) -> Tensor:
+    """aI + bA + cA^2, (n, m, m)."""
+    a, b, c = coefficients
+    factor = gram.baddbmm(gram, gram, beta=b, alpha=c)
+    factor.diagonal(dim1=-2, dim2=-1).add_(a)
+    return factor
+
+
+def _scaled(g: Tensor) -> Tensor:
+    """With singular values of at most 1, as the polynomials want them."""
+    scaled: Tensor = g / (NORM_FACTOR * torch.linalg.matrix_norm(g, keepdim=True) + NORM_EPS)
+    return scaled

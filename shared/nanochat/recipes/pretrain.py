@@ -67,7 +67,8 @@ def _train(job: JobContext, config: PretrainConfig, device: Device, peers: Peers
     model = _new_model(model_config, device, config.seed)
     rates = base_rates(config)
     batch_factor = horizon.lr_factor if config.batch_lr_factor is not False else 1.0
-    groups = param_groups(model, replace(rates, batch_factor=batch_factor, weight_decay=horizon.weight_decay))
+    rates_of_run = replace(rates, batch_factor=batch_factor, weight_decay=horizon.weight_decay)
+    groups = param_groups(model, rates_of_run, light_muon=config.muon == "light")
     loader = training_loader(
         dataset.folder,
         tokenizer,

@@ -3,7 +3,9 @@
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -40,15 +42,22 @@ def assert_equal_checkpoints(one: Path, other: Path) -> None:
         assert not different, f"{name}: {different}"
 
 
-@pytest.mark.parametrize("kind", ["pretrain", "sft"])
-def test_a_stopped_run_ends_where_an_uninterrupted_one_does(workshop: Workshop, kind: str) -> None:
-    make = getattr(workshop, kind)
-    straight = workshop.run(make(f"{kind}-straight", num_iterations=9)).result.output
-    stopped = workshop.run(make(f"{kind}-stopped", num_iterations=9), StopAfter(5))
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [("pretrain", {}), ("sft", {}), ("pretrain", {"muon": "light"})],
+    ids=["pretrain", "sft", "light"],
+)
+def test_a_stopped_run_ends_where_an_uninterrupted_one_does(
+    workshop: Workshop, kind: str, config: dict[str, Any], request: pytest.FixtureRequest
+) -> None:
+    name = request.node.callspec.id
+    make = partial(getattr(workshop, kind), num_iterations=9, **config)
+    straight = workshop.run(make(f"{name}-straight")).result.output
+    stopped = workshop.run(make(f"{name}-stopped"), StopAfter(5))
     assert stopped.exit_code == 75
     assert len(stopped.checkpoints) == 1
     assert 0 < manifest.find(workshop.home, stopped.checkpoints[0]).step < 9
-    resumed = workshop.run(make(f"{kind}-stopped", num_iterations=9, attempt=2)).result.output
+    resumed = workshop.run(make(f"{name}-stopped", attempt=2)).result.output
     folder = workshop.home / "checkpoints"
     assert_equal_checkpoints(folder / str(straight), folder / str(resumed))
     state, other = workshop.state(str(straight)), workshop.state(str(resumed))

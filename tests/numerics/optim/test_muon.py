@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from nanochat.optim.muon import equilibrate_rows, muon_step, second_shape
-from nanochat.optim.polar_express import polar_express
+from nanochat.optim.muon import equilibrate_rows, muon_step, orthogonalise_lightly, second_shape
+from nanochat.optim.polar_express import COEFFICIENTS, NORM_EPS, NORM_FACTOR, polar_express, polar_express_by_gram
 from tests.numerics import reference
 
 SHAPES = [(24, 96), (96, 24), (48, 48)]
@@ -36,6 +36,60 @@ def test_polar_express_equals_its_polynomials_of_the_singular_values(rows: int, 
     g = random_stack(2, rows, cols)
     expected = torch.stack([reference.orthogonal(matrix.double()) for matrix in g])
     torch.testing.assert_close(polar_express(g).double(), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_steps", [1, 3, 5])
+@pytest.mark.parametrize(("rows", "cols"), [(24, 96), (96, 24)])
+def test_the_gram_matrix_gives_what_the_whole_matrix_does(rows: int, cols: int, num_steps: int) -> None:
+    g = random_stack(2, rows, cols)
+    expected = torch.stack([reference.orthogonal(matrix.double(), num_steps) for matrix in g])
+    torch.testing.assert_close(polar_express_by_gram(g, num_steps).double(), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("rows", "cols"), SHAPES)
+def test_a_light_orthogonalisation_is_the_first_three_steps(rows: int, cols: int) -> None:
+    g = random_stack(2, rows, cols)
+    expected = torch.stack([reference.orthogonal(matrix.double(), 3) for matrix in g])
+    torch.testing.assert_close(orthogonalise_lightly(g).double(), expected, rtol=0, atol=1e-5)
+    assert not orthogonalise_lightly(torch.zeros(1, rows, cols)).any()
+
+
+def test_narrow_numbers_are_orthogonalised_without_the_gram_matrix() -> None:
+    g = random_stack(1, 24, 96).bfloat16()
+    assert torch.equal(orthogonalise_lightly(g), polar_express(g, 3))
+
+
+@pytest.mark.parametrize(("rows", "cols"), SHAPES)
+def test_a_step_that_is_not_light_has_the_bits_of_the_plain_recipe(rows: int, cols: int) -> None:
+    """The operations of the reference recipe in their order: what is made cheaper must not move it."""
+    weights, buffer, second = random_stack(3, rows, cols, seed=1), torch.zeros(3, rows, cols), None
+    found = weights.clone(), buffer.clone(), torch.zeros(3, *second_shape(rows, cols))
+    for step in range(3):
+        grads = random_stack(3, rows, cols, seed=10 + step)
+        muon_step(found[0], grads.clone(), found[1], found[2], **RATES, dtype=torch.float32)
+        buffer = buffer.lerp(grads, 0.05)
+        g = plain_rows(grads.lerp(buffer, 0.95))
+        x = g / (NORM_FACTOR * torch.linalg.matrix_norm(g, keepdim=True) + NORM_EPS)
+        x = x.mT.contiguous() if rows > cols else x
+        for a, b, c in COEFFICIENTS:
+            gram = x @ x.mT
+            x = x.baddbmm(gram.baddbmm(gram, gram, beta=b, alpha=c), x, beta=a)
+        g = x.mT if rows > cols else x
+        g = g * (min(rows, cols) ** 0.5 / torch.linalg.matrix_norm(g, keepdim=True))
+        mean = g.square().mean(dim=-1 if rows >= cols else -2, keepdim=True)
+        second = torch.zeros_like(mean) if second is None else second
+        second = second.lerp(mean, 1 - RATES["beta2"])
+        scaled = g * second.rsqrt()
+        g = scaled * (torch.linalg.matrix_norm(g, keepdim=True) / torch.linalg.matrix_norm(scaled, keepdim=True))
+        decay = weights * (g * weights >= 0).to(weights.dtype)
+        weights = weights.sub(g.add(decay, alpha=0.1), alpha=0.02 * max(1.0, rows / cols) ** 0.5)
+    assert torch.equal(found[0], weights)
+    assert torch.equal(found[1], buffer)
+
+
+def plain_rows(g: Tensor) -> Tensor:
+    mean: Tensor = torch.linalg.matrix_norm(g, keepdim=True) / g.size(-2) ** 0.5
+    return g * (mean / torch.linalg.vector_norm(g, dim=-1, keepdim=True))
 
 
 def test_equilibrated_rows_have_one_norm_and_the_matrix_keeps_its_own() -> None:

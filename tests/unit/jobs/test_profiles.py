@@ -8,7 +8,7 @@ import pytest
 
 from nanochat.errors import InvalidConfig
 from nanochat.jobs.profiles import load_profile, profile_names, read_profile
-from nanochat.protocol.jobs import CONFIG_BY_KIND
+from nanochat.protocol.jobs import CONFIG_BY_KIND, PretrainConfig
 
 ROOT = Path(__file__).parents[3]
 
@@ -59,3 +59,19 @@ def test_the_miniseries_has_a_model_of_each_depth() -> None:
     stages = load_profile("miniseries").stages[1:]
     assert [stage.config["depth"] for stage in stages] == list(range(10, 21))
     assert all(stage.config["tokenizer"] == "@tokenizer" for stage in stages)
+
+
+def test_the_quick_profile_is_one_that_pretraining_takes() -> None:
+    (tokenizer, pretrain) = load_profile("quick").stages
+    config = PretrainConfig.model_validate({**pretrain.config, "tokenizer": "quick"})
+    assert (config.depth, config.max_seq_len, tokenizer.config["vocab_size"]) == (4, 512, 4096)
+    assert config.muon == "light"
+
+
+def test_a_pretraining_that_asks_for_nothing_is_the_reference_recipe() -> None:
+    """Constants of the reference; what trains small models sooner is asked for (profile quick)."""
+    config = PretrainConfig()
+    assert config.muon == "full"
+    assert (config.warmup_steps, config.warmdown_ratio, config.final_lr_frac) == (40, 0.65, None)
+    assert (config.weight_decay, config.batch_lr_factor, config.lr_scale) == (None, None, 1.0)
+    assert (config.matrix_lr, config.embedding_lr, config.unembedding_lr, config.scalar_lr) == (None, None, None, None)

@@ -8,7 +8,7 @@ import { ErrorNote } from "../ui/ErrorNote";
 import { newId } from "../ui/ids";
 import { TEMPLATES } from "./templates";
 
-const PROFILES = ["demo", "demo_rl", "cpu", "d12", "speedrun", "miniseries", "scaling_laws"];
+const PROFILES = ["demo", "quick", "demo_rl", "cpu", "d12", "speedrun", "miniseries", "scaling_laws"];
 
 export function StartForm({ onClose, onStarted }: { onClose: () => void; onStarted: (job: Job) => void }) {
   const [isPipeline, setPipeline] = useState(true);
