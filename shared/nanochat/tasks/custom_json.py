@@ -87,6 +87,8 @@ def _check_turns(messages: list[Message], place: str) -> None:
     for number, message in enumerate(messages, start=1):
         if not _said(message).strip():
             raise DataError(f"{place}: message {number}, the {message.role}'s, is empty; leave the conversation out.")
+        if message.role != "assistant" and not isinstance(message.content, str):
+            raise DataError(f"{place}: message {number}, the {message.role}'s, is a list of parts; give it as text.")
     turns = messages[1:] if messages and messages[0].role == "system" else messages
     for index, message in enumerate(turns):
         expected = "assistant" if index % 2 else "user"
@@ -95,8 +97,6 @@ def _check_turns(messages: list[Message], place: str) -> None:
                 f"{place}: message {index + 1 + len(messages) - len(turns)} is the {message.role}'s where the "
                 f"{expected}'s is due; let user and assistant take turns, the user first."
             )
-        if message.role == "user" and not isinstance(message.content, str):
-            raise DataError(f"{place}: a user's content is a list of parts; give it as text.")
     if len(turns) < 2:
         raise DataError(f"{place} has no answer of the assistant, so nothing can be learned from it; add one.")
 

@@ -58,6 +58,12 @@ def test_a_folder_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:
         (line(SYSTEM, ASSISTANT).encode(), "message 2 is the assistant's where the user's is due"),
         (line(USER).encode(), "no answer"),
         (line({"role": "user", "content": [{"type": "text", "text": "x"}]}, ASSISTANT).encode(), "list of parts"),
+        (
+            line({"role": "system", "content": [{"type": "text", "text": "x"}]}, USER, ASSISTANT).encode(),
+            "system's, is a list",
+        ),
+        (line(USER, {"role": "assistant", "content": " "}).encode(), "message 2, the assistant's, is empty"),
+        (line({"role": "user", "content": ""}, ASSISTANT).encode(), "message 1, the user's, is empty"),
         (b"[" * 100_000, "is not JSON"),
     ],
 )
