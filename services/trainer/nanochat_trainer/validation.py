@@ -1,10 +1,11 @@
-"""What a job must satisfy before it is stored: its references, its sizes, its tasks, a folder of its own to write to.
+"""What a job must satisfy before it is stored: its references, its sizes, a folder of its own to write to.
 
-The shape of a config is protocol/jobs.py; what a recipe can only find out from the data, the recipe says.
+Whether its tasks can be used is task_checks.py's, the shape of a config protocol/jobs.py's; what a recipe can only find
+out from the data, the recipe says.
 """
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from nanochat.checkpoint.manifest import MANIFEST, checkpoints_dir
@@ -12,7 +13,6 @@ from nanochat.config import GPTConfig
 from nanochat.data.catalogue import public_datasets
 from nanochat.data.registry import BUILTIN_DATASETS, datasets_dir
 from nanochat.errors import InvalidConfig
-from nanochat.evals.core_tasks import CORE_TASKS
 from nanochat.planning.pretraining import DEFAULT_SEQUENCE_LEN, model_of
 from nanochat.protocol.jobs import (
     DatasetConfig,
@@ -29,11 +29,10 @@ from nanochat.protocol.jobs import (
 )
 from nanochat.references import References
 from nanochat.sizes import num_parameters
-from nanochat.tasks.registry import CHECKABLE, TASKS
+from nanochat_trainer.task_checks import TaskChecks
 
 # In float32: the weight, its gradient, and two numbers that the optimizer keeps.
 BYTES_PER_WEIGHT = 16
-_SCORED = frozenset({*CHECKABLE, *(task.label for task in CORE_TASKS)})
 MIN_VOCAB_SIZE = 265  # the bytes and the special tokens
 
 
@@ -52,22 +51,27 @@ def check_jobs(jobs: Sequence[Job], references: References, home: Path) -> None:
 
 def _check_job(job: Job, earlier: Sequence[Job], references: References, home: Path) -> None:
     config = parse_config(job.kind, job.config)
+    tasks = TaskChecks(home, earlier)
     match config:
         case PretrainConfig():
             _check_memory(_model(config, _vocab_size(config.tokenizer, earlier)))
             _check_batch(config, config.max_seq_len or DEFAULT_SEQUENCE_LEN, job.num_processes)
         case SftConfig():
             _check_batch(config, config.max_seq_len, job.num_processes)
-            _check_tasks("config.mixture", TASKS, [item.task for item in config.mixture if item.task is not None])
+            tasks.check_mixture(config.mixture)
+            if config.chatcore_every:
+                tasks.check_scored("config.chatcore_tasks", config.chatcore_tasks or [])
         case RlConfig():
-            _check_rewards(config.task)
+            tasks.check_rewarded(config.task)
             _check_questions(config, job.num_processes)
         case EvaluateConfig():
-            _check_tasks("config.tasks", _SCORED, config.tasks or [])
+            tasks.check_scored("config.tasks", config.tasks or [], as_chat="chat" in config.evals)
         case DatasetConfig():
             _check_dataset(config, home)
+        case TokenizerConfig():
+            tasks.check_mixture(config.mixture)
         case _:
-            assert isinstance(config, TokenizerConfig | ReportConfig), job.kind
+            assert isinstance(config, ReportConfig), job.kind
     references.resolve(job.kind, job.config, pending=earlier)
     _check_unused(job, home)
 
@@ -120,22 +124,6 @@ def _check_batch(config: TrainingConfig, max_seq_len: int | None, num_processes:
             f"(device_batch_size {rows} x max_seq_len {max_seq_len} x {num_processes} processes); "
             f"use {max(1, round(config.total_batch_size / unit)) * unit}.",
             param="config.total_batch_size",
-        )
-
-
-def _check_tasks(param: str, known: Collection[str], names: Sequence[str]) -> None:
-    for name in names:
-        if name not in known:
-            raise InvalidConfig(
-                f"{param}: task {name!r} is not known; choose from {', '.join(sorted(known))}.", param=param
-            )
-
-
-def _check_rewards(task: str) -> None:
-    if task not in CHECKABLE:
-        what = "has no answers that can be checked, so it gives no reward" if task in TASKS else "is not known"
-        raise InvalidConfig(
-            f"config.task: task {task!r} {what}; choose from {', '.join(sorted(CHECKABLE))}.", param="config.task"
         )
 
 

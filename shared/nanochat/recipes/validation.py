@@ -118,14 +118,17 @@ def _core_values(scores: Mapping[str, CoreScore]) -> dict[str, float]:
 
 
 def chat_task_names(names: Collection[str] | None) -> list[str]:
-    """Those of the names that are not CORE's, else DEFAULT_EVALS. Raises InvalidConfig for what is neither."""
-    found = [name for name in names or DEFAULT_EVALS if name not in CORE_LABELS]
+    """The chat tasks among the names, else DEFAULT_EVALS. Raises InvalidConfig for what is neither one nor CORE's.
+
+    ARC's sets are both, under the same names: a job's `evals` say which of the two is measured.
+    """
+    found = [name for name in names or () if name in CHECKABLE or name not in CORE_LABELS]
     for name in found:
         if name not in CHECKABLE:
             raise InvalidConfig(
                 f"task {name!r} cannot be scored; choose of {', '.join(CHECKABLE)}, or CORE's.", param="config.tasks"
             )
-    return found
+    return found or list(DEFAULT_EVALS)
 
 
 def chat_tasks(names: Sequence[str], home: Path, max_per_task: int | None) -> dict[str, Task]:

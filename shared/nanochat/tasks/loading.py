@@ -1,5 +1,6 @@
 """From a task's name to its conversations: drawn, or read from the folder where a benchmark's data lies."""
 
+import logging
 from pathlib import Path
 
 from nanochat.errors import DataError, InvalidConfig
@@ -7,7 +8,9 @@ from nanochat.tasks.base import Split, Task
 from nanochat.tasks.benchmark import Benchmark
 from nanochat.tasks.registry import TASKS
 from nanochat.tasks.rows import read_files
-from nanochat.tasks.splits import files_by_split
+from nanochat.tasks.splits import files_of
+
+log = logging.getLogger(__name__)
 
 
 def load(name: str, split: Split, datasets: Path, *, published: str | None = None) -> Task:
@@ -20,25 +23,17 @@ def load(name: str, split: Split, datasets: Path, *, published: str | None = Non
     if kind is None:
         raise InvalidConfig(f"task {name!r} is not known; choose one of {', '.join(TASKS)}.", param="task")
     if issubclass(kind, Benchmark):
-        return _read(kind, name, split, datasets / name, published)
+        return _read(kind, split, datasets / name, published)
     if published is not None:
         raise InvalidConfig(f"task {name!r} is generated and has no split {published!r}; leave it out.", param="split")
     return kind(split)
 
 
-def _read(kind: type[Benchmark], name: str, split: Split, folder: Path, published: str | None) -> Benchmark:
-    files = files_by_split(folder)
-    wanted = (published,) if published else kind.published.get(split, ())
-    found = next((one for one in wanted if one in files), None)
-    if found is None:
-        use = "train on" if split == "train" else "be scored on"
-        needed = f"needs the split {' or '.join(wanted)}" if wanted else f"has no split to {use}"
-        raise DataError(
-            f"task {name} {needed}; {folder} holds {', '.join(sorted(files))}. Put a file of that name there, or name "
-            "a split that is.",
-            param="split",
-        )
-    task = kind(split, read_files(files[found]))
+def _read(kind: type[Benchmark], split: Split, folder: Path, published: str | None) -> Benchmark:
+    found, files = files_of(kind, split, folder, published)
+    task = kind(split, read_files(files))
     if not len(task):
         raise DataError(f"split {found} in {folder} has no rows; fetch or copy its files again.", param="split")
+    # Which one it was, where a task has several to take.
+    log.info("benchmark_read", extra={"task": folder.name, "split": found, "num_rows": len(task)})
     return task

@@ -191,3 +191,13 @@ def test_published_data_is_read_whole_and_its_answers_are_right(
             assert task.reward(conversation, text) == 1.0
         elif name != "humaneval":
             assert conversation.messages[1].content == conversation.answer in conversation.choices
+
+
+def test_a_published_solution_can_be_written_before_the_answer_is_cut(test_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "gsm8k").symlink_to(test_data / "tasks" / "gsm8k")
+    for task in (load("gsm8k", "train", tmp_path), load("gsm8k", "held_out", tmp_path)):
+        for conversation in task:
+            parts = [part for part in conversation.messages[1].content if not isinstance(part, str)]
+            # A large vocabulary has three bytes of arithmetic in a token, and a call and its result two marks each.
+            num_bytes = sum(len(part.text.encode()) for part in parts)
+            assert num_bytes / 3 + 2 * sum(part.type != "text" for part in parts) < task.max_answer_tokens

@@ -90,11 +90,37 @@ def test_a_repeated_submission_is_answered_even_when_it_could_not_be_made_anew(c
             "config.checkpoint",
             "no complete checkpoint",
         ),
+        (
+            {"kind": "sft", "config": {"checkpoint": "c", "mixture": [{"task": "spelling"}, {"task": "gsm8k"}]}},
+            "config.mixture.1.task",
+            "nanochat data download gsm8k",
+        ),
+        (
+            {
+                "kind": "sft",
+                "config": {
+                    "checkpoint": "c",
+                    "mixture": [{"task": "spelling"}],
+                    "chatcore_every": 1,
+                    "chatcore_tasks": ["flying"],
+                },
+            },
+            "config.chatcore_tasks",
+            "flying",
+        ),
+        ({"kind": "tokenizer", "config": {"mixture": [{"task": "flying"}]}}, "config.mixture", "flying"),
         ({"kind": "evaluate", "config": {"checkpoint": "c", "tasks": ["flying"]}}, "config.tasks", "flying"),
+        ({"kind": "evaluate", "config": {"checkpoint": "c", "tasks": ["arc_easy"]}}, "config.tasks", "no folder"),
+        (
+            {"kind": "evaluate", "config": {"checkpoint": "c", "tasks": ["arc_easy"], "evals": ["core"]}},
+            "config.checkpoint",
+            "no complete checkpoint",
+        ),
         ({"kind": "evaluate", "config": {"checkpoint": "job_none"}}, "config.checkpoint", "no job"),
         ({"kind": "rl", "config": {"checkpoint": "c", "task": "flying"}}, "config.task", "is not known"),
         ({"kind": "rl", "config": {"checkpoint": "c", "task": "smalltalk"}}, "config.task", "gives no reward"),
         ({"kind": "rl", "config": {"checkpoint": "c", "task": "counting"}}, "config.checkpoint", "no complete"),
+        ({"kind": "rl", "config": {"checkpoint": "c", "task": "gsm8k"}}, "config.task", "no folder"),
         (
             {"kind": "rl", "config": {"checkpoint": "c", "task": "counting", "num_samples": 1}},
             "config.num_samples",
@@ -121,6 +147,19 @@ def test_a_bad_job_is_refused_by_the_name_of_its_field(
     assert error["param"] == param
     assert words in error["message"]
     assert state.jobs.find() == []
+
+
+def test_a_benchmark_without_the_split_is_refused_before_the_job_is_stored(client: TestClient, home: Path) -> None:
+    folder = home / "datasets" / "gsm8k"
+    folder.mkdir(parents=True)
+    (folder / "test.jsonl").write_text("")
+    mixture: list[dict[str, Any]] = [{"task": "gsm8k"}]
+    body = {"kind": "sft", "config": {"checkpoint": "c", "mixture": mixture}}
+    error = error_of(client.post("/v1/jobs", json=body))
+    assert (error["param"], error["code"]) == ("config.mixture.0.task", "data_error")
+    assert "needs the split train" in error["message"] and "gsm8k holds test" in error["message"]
+    mixture[0]["split"] = "test"
+    assert error_of(client.post("/v1/jobs", json=body))["param"] == "config.checkpoint"  # the next thing wrong
 
 
 @pytest.mark.parametrize("body", [b"{bad", b"[]", b'"text"', b"", b'{"kind": "\xff"}', b"\x00\x01"])
