@@ -13,6 +13,8 @@ import gzip
 import io
 import json
 import logging
+import os
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, cast
@@ -34,6 +36,8 @@ MAX_LINE_BYTES = 64 * 2**20
 MAX_TEXT_CHARS = 16 * 2**20
 _CHUNK_BYTES = 2**20
 _BATCH_ROWS = 256
+# Of a key in an error message. Keys are a stranger's: their control characters are shown, not sent to a terminal.
+_SHOWN_CHARS = 40
 # For the room that a shuffle needs: text packs to a third or so, rarely to less than a fifth.
 _UNPACKED_RATIO = 5
 
@@ -68,7 +72,7 @@ class Documents:
                 else:
                     try:
                         yield from self._lines(path) if kind in LINES else self._texts(path)
-                    except (OSError, EOFError, pa.ArrowException) as exc:
+                    except (OSError, EOFError, zlib.error, pa.ArrowException) as exc:
                         raise DataError(f"{path} cannot be read: {exc}. Copy or pack it again.") from exc
             self._done_bytes += path.stat().st_size
 
@@ -79,10 +83,12 @@ class Documents:
             number += 1
             if len(line) > MAX_LINE_BYTES:
                 raise _malformed(path, number, f"is longer than {MAX_LINE_BYTES // 2**20} MiB")
+            if number == 1:
+                line = line.removeprefix(codecs.BOM_UTF8)
             if not line.strip():
                 continue
             try:
-                found = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+                found = json.loads(line.decode())
             except UnicodeDecodeError as exc:
                 raise _malformed(path, number, f"is not UTF-8 ({exc.reason} at byte {exc.start})") from exc
             except (ValueError, RecursionError) as exc:
@@ -94,7 +100,7 @@ class Documents:
         if not isinstance(found, dict):
             raise _malformed(path, number, f"is no JSON object but {type(found).__name__}")
         if column not in found:
-            keys = ", ".join(map(str, list(found)[:8])) or "none"
+            keys = ", ".join(ascii(key)[:_SHOWN_CHARS] for key in list(found)[:8]) or "none"
             raise _malformed(path, number, f"has no key {column!r}, only {keys}; name the right one as column")
         text = found[column]
         if not isinstance(text, str):
@@ -160,15 +166,15 @@ class Documents:
 
     def _unpacked(self, path: Path) -> io.BufferedIOBase:
         raw = cast("io.BufferedReader", self._raw)
-        if path.suffix == ".gz":
+        if path.suffix.lower() == ".gz":
             return gzip.GzipFile(fileobj=raw)
-        if path.suffix == ".zst":
+        if path.suffix.lower() == ".zst":
             return io.BufferedReader(cast("io.RawIOBase", pa.CompressedInputStream(raw, "zstd")), _CHUNK_BYTES)
         return raw
 
     def _unpacked_bytes(self, path: Path) -> int:
         if _kind(path) != PARQUET:
-            return path.stat().st_size * (_UNPACKED_RATIO if path.suffix in COMPRESSED else 1)
+            return path.stat().st_size * (_UNPACKED_RATIO if path.suffix.lower() in COMPRESSED else 1)
         try:
             with self._parquet(path) as file:
                 index = file.schema_arrow.get_field_index(self._column)
@@ -184,16 +190,11 @@ def _find_files(source: Path) -> list[Path]:
             raise DataError(f"{source} is none of {_kinds()}; rename it to say which one it is.")
         return [source]
     if not source.is_dir():
-        raise DataError(f"{source} does not exist; name a file or a folder of {_kinds()}.")
-    root = source.resolve()
+        raise DataError(f"{source} is no file and no folder; name a file or a folder of {_kinds()}.")
     found: list[Path] = []
     others: list[Path] = []
-    for path in sorted(source.rglob("*")):
-        if not path.is_file() or any(part.startswith(".") for part in path.relative_to(source).parts):
-            continue
-        if not path.resolve().is_relative_to(root):
-            raise DataError(f"{path} leads to {path.resolve()}, outside the folder; copy the file, or remove the link.")
-        (others if _kind(path) is None else found).append(path)
+    for path in sorted(_below(source)):
+        (found if _kind(path) is not None and path.is_file() else others).append(path)
     if not found:
         raise DataError(f"{source} holds no file of {_kinds()}.")
     if others:
@@ -201,8 +202,28 @@ def _find_files(source: Path) -> list[Path]:
     return found
 
 
+def _below(source: Path) -> Iterator[Path]:
+    """All that is no folder, hidden ones left out. A link to a folder is not followed: inside, what it leads to is met
+    anyway. Raises DataError for a link that leads outside, OSError for a folder that cannot be listed."""
+    root = source.resolve()
+    for folder, names, files in os.walk(source, onerror=_raise):
+        names[:] = [name for name in names if not name.startswith(".")]
+        for path in (Path(folder, name) for name in [*names, *files] if not name.startswith(".")):
+            if path.is_symlink() and path.exists() and not path.resolve().is_relative_to(root):
+                raise DataError(
+                    f"{path} leads to {path.resolve()}, outside the folder; copy what is there, or remove the link."
+                )
+            if not path.is_dir():
+                yield path
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
 def _kind(path: Path) -> str | None:
     """The suffix that says how to read it; None: nobody knows."""
+    path = path.with_name(path.name.lower())
     is_compressed = path.suffix in COMPRESSED
     suffix = Path(path.stem).suffix if is_compressed else path.suffix
     allowed = (*LINES, *PLAIN) if is_compressed else (*LINES, *PLAIN, PARQUET)

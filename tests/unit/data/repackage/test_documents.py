@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,14 @@ def test_another_column_can_be_named(tmp_path: Path) -> None:
 
 def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
     assert list(Documents(write(tmp_path / "a.jsonl", b"\xef\xbb\xbf" + lines("x").encode()))) == ["x"]
+    assert list(Documents(write(tmp_path / "b.jsonl", b"\xef\xbb\xbf\r\n" + lines("x").encode()))) == ["x"]
     assert list(Documents(write(tmp_path / "a.txt", b"\xef\xbb\xbfx"))) == ["x"]
+
+
+def test_names_in_capitals_say_the_same(tmp_path: Path) -> None:
+    write(tmp_path / "A.TXT", "1")
+    (tmp_path / "B.JSONL.GZ").write_bytes(gzip.compress(lines("2").encode()))
+    assert list(Documents(tmp_path)) == ["1", "2"]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +76,8 @@ def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
     [
         (b'{"text": "x"', "is no JSON"),
         (b'["text"]', "is no JSON object but list"),
-        (b'{"content": "x"}', "has no key 'text', only content"),
+        (b'{"content": "x"}', "has no key 'text', only 'content'"),
+        (b'{"\\u001b[2J\\ud800": 1, "' + b"k" * 10**6 + b'": 1}', "only '\\x1b[2J\\ud800', 'kkkk"),
         (b'{"text": null}', "has NoneType under 'text'"),
         (b'{"text": "\\ud800"}', "half of a surrogate pair"),
         (b'{"text": "\xff"}', "is not UTF-8"),
@@ -81,6 +90,7 @@ def test_a_malformed_line_is_named_by_file_and_line(tmp_path: Path, line: bytes,
     with pytest.raises(DataError) as raised:
         list(Documents(path))
     assert str(raised.value).startswith(f"{path}, line 3 ") and said in str(raised.value)
+    assert len(str(raised.value)) < 500 and str(raised.value).isprintable()
 
 
 def test_a_line_without_end_is_refused_before_it_is_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,9 +149,20 @@ def test_a_packed_file_that_was_cut_short_is_named(tmp_path: Path, suffix: str) 
         list(Documents(path))
 
 
+def test_a_packed_file_with_other_bytes_in_its_middle_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl.gz", lines("x") * 1000)
+    content = bytearray(path.read_bytes())
+    content[20:40] = b"\xff" * 20
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.jsonl\.gz cannot be read: .*decompressing"):
+        list(Documents(path))
+
+
 def test_what_is_no_source_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="does not exist"):
-        Documents(tmp_path / "none")
+    os.mkfifo(tmp_path / "pipe.txt")
+    for path in (tmp_path / "none", tmp_path / "pipe.txt"):
+        with pytest.raises(DataError, match="is no file and no folder"):
+            Documents(path)
     with pytest.raises(DataError, match="is none of"):
         Documents(write(tmp_path / "a.docx", "x"))
     with pytest.raises(DataError, match="holds no file of"):
@@ -152,6 +173,32 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     outside = write(tmp_path / "outside.txt", "secret")
     folder = tmp_path / "in"
     write(folder / "a.txt", "x")
-    (folder / "b.txt").symlink_to(outside)
-    with pytest.raises(DataError, match="outside the folder"):
-        Documents(folder)
+    for target in (outside, tmp_path):  # of a folder, a link is not passed over without a word
+        (folder / "b.txt").symlink_to(target)
+        with pytest.raises(DataError, match="outside the folder"):
+            Documents(folder)
+        (folder / "b.txt").unlink()
+
+
+def test_links_in_a_circle_and_pipes_are_left_out_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path / "sub" / "a.txt", "x")
+    (tmp_path / "sub" / "up").symlink_to(tmp_path)
+    (tmp_path / "self.txt").symlink_to("self.txt")
+    (tmp_path / "nowhere.txt").symlink_to("nothing")
+    os.mkfifo(tmp_path / "pipe.txt")
+    assert list(Documents(tmp_path)) == ["x"]
+    assert caplog.records[0].__dict__["count"] == 3
+
+
+def test_a_folder_that_cannot_be_listed_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "sub" / "a.txt", "x")
+    scan = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if str(path).endswith("sub"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError):
+        Documents(tmp_path)
