@@ -8,8 +8,9 @@ from rich.table import Table
 
 from nanochat.numbers import duration
 
-console = Console(highlight=False)
-error_console = Console(stderr=True, highlight=False)
+# Without emoji: ":bug:" in a name or a model's answer is what it says.
+console = Console(highlight=False, emoji=False)
+error_console = Console(stderr=True, highlight=False, emoji=False)
 
 
 def say(line: str) -> None:

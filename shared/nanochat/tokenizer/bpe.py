@@ -1,13 +1,12 @@
-"""The byte-level BPE tokenizer: rustbpe learns the merges, tiktoken applies them.
+"""The byte-level BPE tokenizer: rustbpe learns the merges (merges.py), tiktoken applies them.
 
 Text never becomes a special token here, whatever it says; only chat.py and the engine place those, by id.
 """
 
 import base64
-import itertools
 import json
-import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,6 +14,7 @@ import tiktoken
 
 from nanochat.errors import DataError, InvalidRequest, NotFound
 from nanochat.files import write_file
+from nanochat.tokenizer.merges import OnMerges, cut_long_spaces, learn
 from nanochat.tokenizer.special import BOS, SPECIAL_TOKENS
 
 if TYPE_CHECKING:
@@ -28,9 +28,8 @@ SPLIT_PATTERN = (
 )
 MIN_VOCAB_SIZE = 256 + len(SPECIAL_TOKENS)
 
-# The split pattern backtracks over a run of white space and its stack ends near 10**6; longer runs are cut first.
-_MAX_SPACES = 200_000
-_LONG_SPACES = re.compile(rf"\s{{{_MAX_SPACES}}}")
+# Every byte, and what split patterns treat in ways of their own: one that loses a character of this is no split.
+_PROBE = "".join(map(chr, range(256))) + " it's 12345\r\n\t  x\u0301 가나 中文 \U0001f600\u200d!?  \n \u3000"
 
 
 class Tokenizer:
@@ -48,10 +47,10 @@ class Tokenizer:
         )
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocab_size: int) -> Self:
+    def train(cls, texts: Iterable[str], vocab_size: int, on_merges: OnMerges | None = None) -> Self:
         """Learn `vocab_size` tokens, the nine special ones included. Deterministic; memory grows with distinct words.
 
-        Raises DataError when the texts have too few different words for so many tokens: a smaller vocabulary than
+        Raises DataError when there is no text, or too few different words for so many tokens: a smaller vocabulary than
         asked for would surprise the model's config, so the caller chooses one.
         """
         if vocab_size < MIN_VOCAB_SIZE:
@@ -59,13 +58,8 @@ class Tokenizer:
                 f"vocab_size is {vocab_size}; the bytes and special tokens alone take {MIN_VOCAB_SIZE}.",
                 param="vocab_size",
             )
-        import rustbpe  # here, so that services which only encode do not need it
-
         wanted = vocab_size - len(SPECIAL_TOKENS)
-        trainer = rustbpe.Tokenizer()
-        pieces = (piece for text in texts for piece in _pieces(_checked(text)))
-        trainer.train_from_iterator(pieces, wanted, pattern=SPLIT_PATTERN)
-        tokens = [bytes(token) for token, _ in sorted(trainer.get_mergeable_ranks(), key=lambda pair: pair[1])]
+        tokens = learn(_given(texts), wanted, SPLIT_PATTERN, on_merges)
         if len(tokens) < wanted:
             found = len(tokens) + len(SPECIAL_TOKENS)
             raise DataError(
@@ -83,13 +77,18 @@ class Tokenizer:
             values = json.loads(path.read_bytes())
         except FileNotFoundError as exc:
             raise NotFound(f"no tokenizer at {path}; train one with a job of kind tokenizer.") from exc
-        except (OSError, ValueError) as exc:
+        except (OSError, ValueError, RecursionError) as exc:
             raise DataError(f"tokenizer file {path} cannot be read: {exc}. Train it again or restore it.") from exc
         tokens, pattern = _parse(values, path)
         try:
-            return cls(tokens, pattern)
+            tokenizer = cls(tokens, pattern)
         except ValueError as exc:
             raise DataError(f"tokenizer file {path} has a pattern that does not compile: {exc}.") from exc
+        if tokenizer.decode(tokenizer.encode(_PROBE)) != _PROBE:
+            raise DataError(
+                f"tokenizer file {path} has a pattern that loses text: {pattern[:80]!r}. Train it again or restore it."
+            )
+        return tokenizer
 
     def to_json(self) -> bytes:
         """The content of tokenizer.json: base64 of each token by rank, never pickle."""
@@ -160,6 +159,8 @@ class Tokenizer:
 
 def _checked(text: str) -> str:
     """tiktoken would replace half of a surrogate pair silently."""
+    if text.isascii():  # known without a look at the text
+        return text
     try:
         text.encode()
     except UnicodeEncodeError as exc:
@@ -170,11 +171,17 @@ def _checked(text: str) -> str:
 
 
 def _pieces(text: str) -> list[str]:
-    """The text, cut only inside runs of white space that the split pattern cannot take."""
-    if len(text) < _MAX_SPACES:
-        return [text]
-    cuts = [0, *(match.end() for match in _LONG_SPACES.finditer(text)), len(text)]
-    return [text[start:end] for start, end in itertools.pairwise(cuts)]
+    return list(cut_long_spaces((text,)))
+
+
+def _given(texts: Iterable[str]) -> Iterator[str]:
+    """The texts, checked. Raises DataError where there is not a character in them."""
+    is_empty = True
+    for text in texts:
+        is_empty = is_empty and not text
+        yield _checked(text)
+    if is_empty:
+        raise DataError("there is no text to learn tokens from: every document is empty. Give a dataset with text.")
 
 
 def _parse(values: Any, path: Path) -> tuple[list[bytes], str]:
@@ -187,12 +194,19 @@ def _parse(values: Any, path: Path) -> tuple[list[bytes], str]:
     if not isinstance(values, dict) or set(values) != keys:
         found = sorted(values) if isinstance(values, dict) else type(values).__name__
         raise wrong(f"should have the keys {sorted(keys)} and has {found}")
+    if not isinstance(values["tokens_base64_by_rank"], list):
+        raise wrong("has tokens that are no list")
     try:
         tokens = [base64.b64decode(token, validate=True) for token in values["tokens_base64_by_rank"]]
     except (TypeError, ValueError) as exc:
         raise wrong("has a token that is not base64") from exc
-    if len(set(tokens)) != len(tokens) or b"" in tokens or not {bytes([byte]) for byte in range(256)} <= set(tokens):
-        raise wrong("has a token twice, an empty one, or lacks one of the 256 single bytes")
+    if len(set(tokens)) != len(tokens):
+        twice, _ = Counter(tokens).most_common(1)[0]
+        raise wrong(f"has the token {twice!r} twice, at ranks {tokens.index(twice)} and later")
+    if b"" in tokens:
+        raise wrong(f"has an empty token, at rank {tokens.index(b'')}")
+    if missing := {bytes([byte]) for byte in range(256)} - set(tokens):
+        raise wrong(f"lacks {len(missing)} of the 256 single bytes, such as {min(missing)!r}")
     if values["special_tokens"] != {name: len(tokens) + i for i, name in enumerate(SPECIAL_TOKENS)}:
         raise wrong(f"should give the ids from {len(tokens)} on to {', '.join(SPECIAL_TOKENS)}, in this order")
     if not isinstance(values["pattern"], str):

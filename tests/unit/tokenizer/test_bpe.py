@@ -84,6 +84,12 @@ def test_the_size_named_by_that_error_works() -> None:
     assert Tokenizer.train(["hello hello"], size).vocab_size == size
 
 
+@pytest.mark.parametrize("texts", [[], ["", ""]])
+def test_no_text_at_all_is_said(texts: list[str]) -> None:
+    with pytest.raises(DataError, match="every document is empty"):
+        Tokenizer.train(texts, 300)
+
+
 def test_too_small_a_vocabulary_is_refused() -> None:
     with pytest.raises(InvalidRequest, match=str(MIN_VOCAB_SIZE)):
         Tokenizer.train(["hello"], MIN_VOCAB_SIZE - 1)
@@ -159,10 +165,13 @@ def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
         (lambda v: v.update(extra=1), "should have the keys"),
         (lambda v: v.update(pattern=3), "pattern that is no text"),
         (lambda v: v.update(pattern="("), "does not compile"),
-        (lambda v: v.update(tokens_base64_by_rank=7), "not base64"),
+        (lambda v: v.update(pattern="[a-z]+"), "loses text"),
+        (lambda v: v.update(tokens_base64_by_rank=7), "no list"),
+        (lambda v: v.update(tokens_base64_by_rank=dict.fromkeys(v["tokens_base64_by_rank"])), "no list"),
+        (lambda v: v["tokens_base64_by_rank"].append(""), "empty token, at rank 311"),
         (lambda v: v["tokens_base64_by_rank"].append("!"), "not base64"),
-        (lambda v: v["tokens_base64_by_rank"].append(v["tokens_base64_by_rank"][-1]), "twice"),
-        (lambda v: v["tokens_base64_by_rank"].pop(65), "single bytes"),
+        (lambda v: v["tokens_base64_by_rank"].append(v["tokens_base64_by_rank"][-1]), "twice, at ranks 310"),
+        (lambda v: v["tokens_base64_by_rank"].pop(65), "lacks 1 of the 256 single bytes, such as b'A'"),
         (lambda v: v["tokens_base64_by_rank"].pop(), "in this order"),
         (lambda v: v["special_tokens"].pop("<|bos|>"), "in this order"),
     ],
@@ -179,7 +188,7 @@ def test_a_malformed_file_is_refused_by_name(
     assert str(path) in caught.value.message
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]", b"null"])
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]", b"null", b"[" * 100_000])
 def test_a_file_that_is_no_json_object_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "tokenizer.json").write_bytes(content)
     with pytest.raises(DataError, match=r"tokenizer\.json"):
