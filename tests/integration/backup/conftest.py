@@ -8,10 +8,14 @@ from nanochat.backup.save import save
 from nanochat.jobs.database import Database
 from nanochat.jobs.leases import Leases
 from nanochat.jobs.models import ModelStore
+from nanochat.jobs.profiles import load_profile
 from nanochat.jobs.store import JobStore
 from nanochat.protocol.jobs import JobSpec
 from tests.integration.inference.chain_model import ABAB, XYXY, save_chain
 from tests.integration.jobs.conftest import empty_postgres_url, postgres_url  # noqa: F401  # fixtures
+
+NUM_STAGES = len(load_profile("demo").stages)
+NUM_JOBS = 1 + NUM_STAGES + 1  # the pipeline, its stages, and a job of its own
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from nanochat.jobs.store import JobStore
 from nanochat.jobs.tables import SCHEMA_REVISION
 from tests.integration.inference.chain_model import ABAB, damaged, save_chain
 
-from .conftest import fill, saved, sqlite_url
+from .conftest import NUM_JOBS, NUM_STAGES, fill, saved, sqlite_url
 
 UrlOf = Callable[[Path], str]
 
@@ -68,7 +68,7 @@ def test_nothing_is_lost_into_either_database(full_home: Path, url_of: UrlOf, tm
     file = saved(full_home, tmp_path / "b.tar")
     new = tmp_path / "new"
     restored = put_back(new, file, url_of(new))
-    assert (restored.num_jobs, restored.num_checkpoints, restored.damaged) == (6, 2, {})
+    assert (restored.num_jobs, restored.num_checkpoints, restored.damaged) == (NUM_JOBS, 2, {})
     assert everything(url_of(new)) == everything(sqlite_url(full_home))
     assert files(new) == files(full_home)
     assert contents(new) <= {"checkpoints", "tokenizers", "jobs", "nanochat.db", "nanochat.db-wal", "nanochat.db-shm"}
@@ -89,7 +89,7 @@ def test_work_goes_on_where_it_was(full_home: Path, url_of: UrlOf, tmp_path: Pat
     again = jobs.find(limit=100)
     assert ModelStore(database).rollback("nanochat").checkpoint == "nano/sft/step_000001"
     assert ModelStore(database).live_replicas("nanochat") == []
-    assert len(again) == 6
+    assert len(again) == NUM_JOBS
     database.close()
 
 
@@ -114,7 +114,7 @@ def test_a_backup_while_jobs_are_written_is_of_one_moment(full_home: Path, tmp_p
         database = Database(sqlite_url(tmp_path / f"new{number}"))
         found = JobStore(database).find(limit=100_000)
         parents = [job for job in found if job.kind == "pipeline"]
-        assert len(found) == 5 * len(parents) + 1  # the tokenizer job of its own
+        assert len(found) == (1 + NUM_STAGES) * len(parents) + 1  # the tokenizer job of its own
         database.close()
     assert numbers == sorted(numbers)
 
@@ -196,7 +196,7 @@ def test_what_empty_services_have_made_is_no_obstacle(full_home: Path, url_of: U
     database.upgrade()
     ModelStore(database).heartbeat("r2", "nanochat", None, None)
     database.close()
-    assert put_back(new, file, url_of(new)).num_jobs == 6
+    assert put_back(new, file, url_of(new)).num_jobs == NUM_JOBS
 
 
 def test_a_backup_that_is_cut_short_changes_nothing(full_home: Path, tmp_path: Path) -> None:
