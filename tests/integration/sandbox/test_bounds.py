@@ -1,5 +1,6 @@
 """Attacks on the machine's time, memory and disk: each ends by itself, soon, and leaves nothing behind."""
 
+import contextlib
 import resource
 import signal
 import subprocess
@@ -163,13 +164,23 @@ def confined_processes() -> set[int]:
     }
 
 
+def descriptors() -> set[str]:
+    """What this process holds open, but for sockets: those come and go with the servers of other tests in it."""
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # that of the listing itself
+            found.add(f"{entry.name} {entry.readlink()}")
+    return {one for one in found if "socket:" not in one and "anon_inode:" not in one}
+
+
 @pytest.fixture(autouse=True)
 def nothing_stays() -> Iterator[None]:
     """No child, alive or dead, no descriptor and no mount."""
     process = psutil.Process()
-    before = process.children(recursive=True), process.num_fds(), Path("/proc/self/mountinfo").read_text()
+    children, mounts, held = process.children(recursive=True), Path("/proc/self/mountinfo").read_text(), descriptors()
     yield
-    assert (process.children(recursive=True), process.num_fds(), Path("/proc/self/mountinfo").read_text()) == before
+    assert (process.children(recursive=True), Path("/proc/self/mountinfo").read_text()) == (children, mounts)
+    assert descriptors() <= held
 
 
 def run(sandbox: Sandbox, program: str, limits: Limits = LIMITS) -> Result:
