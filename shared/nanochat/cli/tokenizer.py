@@ -15,6 +15,7 @@ from nanochat.cli.terminal import console, print_table, say
 from nanochat.protocol.jobs import JobSpec
 from nanochat.tokenizer.bpe import Tokenizer
 from nanochat.tokenizer.compression import Compression, Encodes, measure, sample_texts, well_known
+from nanochat.tokenizer.origin import load_origin
 from nanochat.tokenizer.special import SPECIAL_TOKENS
 
 app = typer.Typer(help="Tokenizers: train, eval, show.", no_args_is_help=True)
@@ -78,6 +79,8 @@ def show(
         _show_pieces(loaded, text)
         return
     say(f"{loaded.vocab_size:,} tokens, {len(SPECIAL_TOKENS)} of them special; split by {loaded.pattern}")
+    if origin := load_origin(_path(tokenizer).parent):
+        say(f"trained by {origin.job_id} on {origin.num_chars:,} characters, of {origin.dataset} first")
     print_table(("id", "special token"), [(str(loaded.special_id(name)), name) for name in SPECIAL_TOKENS], empty="")
     ids = sorted(range(loaded.vocab_size), key=lambda token: -len(loaded.token_bytes(token)))[:_NUM_LONGEST]
     longest = [(str(token), f"{len(loaded.token_bytes(token))}", printable(loaded.token_bytes(token))) for token in ids]
@@ -134,6 +137,12 @@ def _some(documents: Iterator[str]) -> Iterator[str]:
 
 
 def _load(reference: str) -> Tokenizer:
+    return Tokenizer.load(_path(reference))
+
+
+def _path(reference: str) -> Path:
+    """Of the tokenizer's file."""
     if "/" in reference or Path(reference).is_file():
-        return Tokenizer.load(Path(reference).expanduser())
-    return Tokenizer.load(CliSettings.load().home_dir / "tokenizers" / reference / "tokenizer.json")
+        path = Path(reference).expanduser()
+        return path / "tokenizer.json" if path.is_dir() else path
+    return CliSettings.load().home_dir / "tokenizers" / reference / "tokenizer.json"

@@ -1,7 +1,7 @@
 """Trains a tokenizer on a dataset's documents, and on conversations where asked, and stores it under its job's name."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 
 from nanochat.data.registry import datasets_dir
@@ -11,10 +11,12 @@ from nanochat.recipes.conversations import build_mixture, spoken_texts
 from nanochat.recipes.distributed import require_one
 from nanochat.recipes.job import JobContext, Outcome, tokenizers_dir
 from nanochat.tokenizer.bpe import Tokenizer
+from nanochat.tokenizer.compression import measure, sample_texts
+from nanochat.tokenizer.origin import Origin, save_origin
 
 log = logging.getLogger(__name__)
 
-_NUM_VALIDATION_DOCUMENTS = 500
+_NUM_DOCUMENTS = 500  # of each split, to measure
 # A merge takes about as long as reading so many characters: 32,503 took 2.5 s beside 13 s for 82 million.
 _CHARS_A_MERGE = 500
 
@@ -24,6 +26,7 @@ def run(job: JobContext, config: TokenizerConfig) -> Outcome:
     require_one(job.ranks, "tokenizer")
     dataset = job.dataset(config.dataset)
     with Shards(dataset.folder) as shards:
+        counted = _Counted()
         texts = chain(_texts(job, shards, config), _conversation_texts(job, config))
         expected_chars = _expected_chars(shards, config)
 
@@ -36,17 +39,38 @@ def run(job: JobContext, config: TokenizerConfig) -> Outcome:
                 log.info("job_stopped", extra={"job_id": job.spec.job_id})
             job.stop.exit_if_set()
 
-        tokenizer = Tokenizer.train(texts, config.vocab_size, on_merges)
-        path = tokenizers_dir(job.home) / job.spec.name / "tokenizer.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tokenizer.save(path)
-        sample = islice(shards.documents("val"), _NUM_VALIDATION_DOCUMENTS)
-        bytes_per_token = _bytes_per_token(tokenizer, [text[: config.doc_cap] for text in sample])
+        tokenizer = Tokenizer.train(counted.watch(texts), config.vocab_size, on_merges)
+        of_kinds = _bytes_per_token(tokenizer, shards, config)
+    folder = tokenizers_dir(job.home) / job.spec.name
+    folder.mkdir(parents=True, exist_ok=True)
+    origin = Origin(
+        job_id=job.spec.job_id,
+        dataset=dataset.name,
+        dataset_fingerprint=shards.fingerprint("train"),
+        num_chars=counted.num_chars,
+        vocab_size=tokenizer.vocab_size,
+        config=config.model_dump(mode="json"),
+        bytes_per_token=of_kinds,
+    )
+    save_origin(folder, origin)
+    tokenizer.save(folder / "tokenizer.json")
     job.progress.progress(1, 1, force=True)
-    values = {"vocab_size": float(tokenizer.vocab_size), "bytes_per_token": bytes_per_token}
+    values = {"vocab_size": float(tokenizer.vocab_size), "bytes_per_token": of_kinds["validation"]}
+    values |= {f"bytes_per_token_{kind}": value for kind, value in of_kinds.items()}
     job.progress.metrics(1, values)
-    log.info("tokenizer_saved", extra={"path": str(path), "bytes_per_token": round(bytes_per_token, 3)})
+    log.info("tokenizer_saved", extra={"path": str(folder), "bytes_per_token": round(of_kinds["validation"], 3)})
     return Outcome(output=job.spec.name, values=values)
+
+
+class _Counted:
+    """How many characters have come by."""
+
+    num_chars = 0
+
+    def watch(self, texts: Iterable[str]) -> Iterator[str]:
+        for text in texts:
+            self.num_chars += len(text)
+            yield text
 
 
 def _texts(job: JobContext, shards: Shards, config: TokenizerConfig) -> Iterator[str]:
@@ -76,6 +100,10 @@ def _conversation_texts(job: JobContext, config: TokenizerConfig) -> Iterator[st
         yield from spoken_texts(conversations[index])
 
 
-def _bytes_per_token(tokenizer: Tokenizer, texts: list[str]) -> float:
-    num_tokens = sum(len(tokenizer.encode_array(text)) for text in texts)
-    return sum(len(text.encode()) for text in texts) / max(1, num_tokens)
+def _bytes_per_token(tokenizer: Tokenizer, shards: Shards, config: TokenizerConfig) -> dict[str, float]:
+    """By kind of text: the samples of every tokenizer, and this one's own training and validation splits."""
+    kinds: dict[str, Iterable[str]] = {kind: [text] for kind, text in sample_texts().items()}
+    for kind, split in (("train", "train"), ("validation", "val")):
+        kinds[kind] = (text[: config.doc_cap] for text in islice(shards.documents(split), _NUM_DOCUMENTS))
+    found = {kind: measure(kind, texts, tokenizer, {}) for kind, texts in kinds.items()}
+    return {kind: one.bytes_per_token if one is not None else 0.0 for kind, one in found.items()}

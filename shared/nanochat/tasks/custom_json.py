@@ -3,16 +3,20 @@
 Every line is checked when the task is made, so that a bad one stops a job before it trains, by file and line.
 """
 
-import json
+import logging
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from nanochat.data.jsonl import read_values
 from nanochat.errors import DataError
 from nanochat.protocol.generate import Message
 from nanochat.tasks.base import Conversation, Task
 
+log = logging.getLogger(__name__)
+
+_SHOWN_CHARS = 200
 _MESSAGES: TypeAdapter[list[Message]] = TypeAdapter(list[Message])
 
 
@@ -38,9 +42,12 @@ class CustomJSON(Task):
 
 def _files(path: Path) -> list[Path]:
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix == ".jsonl" and file.is_file())
+        found = [file for file in sorted(path.iterdir()) if not file.name.startswith(".")]
+        files = [file for file in found if file.suffix.lower() == ".jsonl" and file.is_file()]
         if not files:
             raise DataError(f"{path} holds no .jsonl file; put the conversations there, one a line.")
+        if others := [file for file in found if file not in files]:
+            log.warning("files_left_out", extra={"count": len(others), "first": str(others[0]), "taken": "*.jsonl"})
         return files
     if not path.is_file():
         raise DataError(f"{path} is no file or folder; give the path of a JSONL file of conversations.")
@@ -48,22 +55,8 @@ def _files(path: Path) -> list[Path]:
 
 
 def _read(file: Path) -> list[Conversation]:
-    conversations = []
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                place = f"{file}, line {number}"
-                conversations.append(conversation_of(_parse(line, place), place))
-    return conversations
-
-
-def _parse(line: bytes, place: str) -> Any:
-    try:
-        return json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as exc:
-        raise DataError(f"{place}: byte {exc.start} is not UTF-8; save the file as UTF-8.") from exc
-    except (ValueError, RecursionError) as exc:
-        raise DataError(f"{place} is not JSON ({exc}); give one conversation a line.") from exc
+    with file.open("rb") as stream:
+        return [conversation_of(value, place) for place, value in read_values(stream, file)]
 
 
 def conversation_of(value: Any, place: str) -> Conversation:
@@ -75,9 +68,10 @@ def conversation_of(value: Any, place: str) -> Conversation:
     try:
         messages = _MESSAGES.validate_python(value, strict=True)
     except ValidationError as exc:
-        first = exc.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the line"
-        raise DataError(f"{place}: {where}: {first['msg']}. A message has role and content.") from exc
+        # The deepest: content is a string or a list, and of a bad list "no string" would be said first.
+        worst = max(exc.errors(include_url=False), key=lambda error: len(error["loc"]))
+        where = ".".join(str(part) for part in worst["loc"]) or "the line"
+        raise DataError(f"{place}: {_shown(where)}: {_shown(worst['msg'])}. A message has role and content.") from exc
     _check_turns(messages, place)
     return Conversation(messages=messages)
 
@@ -105,3 +99,8 @@ def _said(message: Message) -> str:
     if isinstance(message.content, str):
         return message.content
     return "".join(part.text for part in message.content)
+
+
+def _shown(text: str) -> str:
+    """What may quote the file: control characters escaped rather than sent to a terminal, and not at any length."""
+    return ascii(text)[1:-1][:_SHOWN_CHARS] if len(text) > _SHOWN_CHARS or not text.isprintable() else text

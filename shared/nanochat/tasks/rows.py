@@ -1,13 +1,12 @@
 """Rows of a benchmark's data as they are published: JSONL or parquet, some files a split."""
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nanochat.data.jsonl import read_values
 from nanochat.errors import DataError
 from nanochat.tasks.base import Row
 
@@ -28,17 +27,8 @@ def read_files(files: Iterable[Path]) -> Iterator[Row]:
 
 
 def _jsonl(file: Path) -> Iterator[Row]:
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            place = f"{file}, line {number}"
-            try:
-                values: Any = json.loads(line.decode("utf-8"))
-            except UnicodeDecodeError as exc:
-                raise DataError(f"{place}: byte {exc.start} is not UTF-8; save the file as UTF-8.") from exc
-            except (ValueError, RecursionError) as exc:
-                raise DataError(f"{place} is not JSON ({exc}); give one object a line.") from exc
+    with file.open("rb") as stream:
+        for place, values in read_values(stream, file):
             if not isinstance(values, dict):
                 raise DataError(f"{place} is a {type(values).__name__}; give one object a line.")
             yield Row(place=place, values=values)

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nanochat.protocol.progress import Progress
+from nanochat.protocol.progress import Metric, Progress
 from nanochat.recipes.stop import EXIT_STOPPED
+from nanochat.tokenizer.origin import load_origin
 
 from .conftest import Workshop
 
@@ -60,3 +61,17 @@ def test_a_dataset_of_empty_documents_is_said(workshop: Workshop, tmp_path: Path
     failure = workshop.run(workshop.tokenizer("empty", dataset=str(tmp_path))).failure
     assert failure.code == "data_error"
     assert "every document is empty" in failure.message
+
+
+def test_how_it_packs_each_kind_of_text_and_what_it_was_made_of_stay_with_it(workshop: Workshop) -> None:
+    spec = workshop.tokenizer("known")
+    ran = workshop.run(spec)
+    newest = [line.values for line in ran.lines if isinstance(line, Metric)][-1]
+    kinds = ("news", "code", "mathematics", "science", "korean", "train", "validation")
+    assert all(newest[f"bytes_per_token_{kind}"] >= 1.0 for kind in kinds)
+    assert newest["bytes_per_token"] == newest["bytes_per_token_validation"] > newest["bytes_per_token_korean"]
+    origin = load_origin(workshop.home / "tokenizers" / "known")
+    assert origin is not None
+    assert (origin.job_id, origin.vocab_size) == (spec.job_id, newest["vocab_size"])
+    assert origin.num_chars > 1000 and origin.config["dataset"] == spec.config["dataset"]
+    assert origin.bytes_per_token == {kind: newest[f"bytes_per_token_{kind}"] for kind in kinds}

@@ -95,5 +95,5 @@ def test_text_is_repackaged_and_what_became_of_it_said(
     assert "exists already" in capsys.readouterr().err
     source.write_text('{"body": "x"}\noops\n')
     assert nanochat(monkeypatch, "data", "repackage", str(source), str(tmp_path / "out"), *options) == 1
-    assert f"{source}, line 2 is no JSON" in capsys.readouterr().err
+    assert f"{source}, line 2 is not JSON" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -9,6 +9,7 @@ import pytest
 
 from nanochat.cli.tokenizer import printable
 from nanochat.tokenizer.bpe import Tokenizer
+from nanochat.tokenizer.origin import Origin, save_origin
 from tests.unit.cli.conftest import FakeGateway, nanochat
 from tests.unit.cli.test_commands import job
 
@@ -60,6 +61,27 @@ def test_what_a_tokenizer_holds_is_shown(monkeypatch: pytest.MonkeyPatch, capsys
     assert nanochat(monkeypatch, "tokenizer", "show", "mine") == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "270 tokens, 9 of them special" in shown and "261 <|bos|>" in shown
+
+
+def test_what_a_tokenizer_was_trained_on_is_shown(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    origin = Origin(
+        job_id="job_1",
+        dataset="text",
+        dataset_fingerprint="0123",
+        num_chars=4_000,
+        vocab_size=270,
+        config={},
+        bytes_per_token={},
+    )
+    save_origin(folder, origin)
+    for reference in ("mine", str(folder), str(folder / "tokenizer.json")):
+        assert nanochat(monkeypatch, "tokenizer", "show", reference) == 0
+        assert "trained by job_1 on 4,000 characters, of text first" in " ".join(capsys.readouterr().out.split())
+    (folder / "origin.json").write_text("{")
+    assert nanochat(monkeypatch, "tokenizer", "show", "mine") == 1
+    assert "origin.json cannot be read" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.usefixtures("folder")

@@ -1,10 +1,12 @@
 """Conversations from files, and what is wrong with bad ones."""
 
+import codecs
 import json
 from pathlib import Path
 
 import pytest
 
+from nanochat.data import jsonl
 from nanochat.errors import DataError
 from nanochat.tasks.custom_json import CustomJSON
 
@@ -64,6 +66,9 @@ def test_a_folder_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:
         ),
         (line(USER, {"role": "assistant", "content": " "}).encode(), "message 2, the assistant's, is empty"),
         (line({"role": "user", "content": ""}, ASSISTANT).encode(), "message 1, the user's, is empty"),
+        (line({"role": "user", "content": "x", "\x1b[2J" + "k" * 1000: "y"}).encode(), "0.\\x1b[2Jkkk"),
+        (line(USER, {"role": "assistant", "content": [{"type": "\x1b[2J"}]}).encode(), "tag '\\x1b[2J'"),
+        (rb'[{"role": "user", "content": "\ud83d"}]', "half of a surrogate pair"),
         (b"[" * 100_000, "is not JSON"),
     ],
 )
@@ -74,6 +79,27 @@ def test_a_bad_line_is_named_by_file_and_number(tmp_path: Path, bad: bytes, reas
         CustomJSON(file)
     assert f"{file}, line 2" in caught.value.message
     assert reason in caught.value.message
+    assert len(caught.value.message) < 600 and caught.value.message.isprintable()
+
+
+def test_what_some_editors_put_in_front_is_no_part_of_the_first_line(tmp_path: Path) -> None:
+    (tmp_path / "chat.jsonl").write_bytes(codecs.BOM_UTF8 + line(USER, ASSISTANT).encode())
+    assert len(CustomJSON(tmp_path / "chat.jsonl")) == 1
+
+
+def test_a_line_without_end_is_refused_before_it_is_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jsonl, "MAX_LINE_BYTES", 100)
+    (tmp_path / "chat.jsonl").write_text(line(USER, {"role": "assistant", "content": "x" * 1000}))
+    with pytest.raises(DataError, match="line 1 is longer"):
+        CustomJSON(tmp_path / "chat.jsonl")
+
+
+def test_files_of_a_folder_that_are_left_out_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a.jsonl", "B.JSONL", "c.json", ".hidden"):
+        (tmp_path / name).write_text(line(USER, ASSISTANT))
+    assert len(CustomJSON(tmp_path)) == 2
+    (said,) = (record for record in caplog.records if record.message == "files_left_out")
+    assert vars(said)["count"] == 1 and vars(said)["first"] == str(tmp_path / "c.json")
 
 
 def test_a_path_that_the_file_system_refuses_is_bad_data(tmp_path: Path) -> None:

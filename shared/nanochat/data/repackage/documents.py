@@ -11,7 +11,6 @@ What is malformed is named by file and line (row, byte). Knows nothing of what b
 import codecs
 import gzip
 import io
-import json
 import logging
 import os
 import zlib
@@ -22,6 +21,7 @@ from typing import IO, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nanochat.data.jsonl import read_values
 from nanochat.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -31,8 +31,7 @@ PLAIN = (".txt", ".text", ".md")
 PARQUET = ".parquet"
 COMPRESSED = (".gz", ".zst")
 
-# Both bound memory: a line that is longer is refused, a text that is longer becomes several documents.
-MAX_LINE_BYTES = 64 * 2**20
+# Bounds memory: a text that is longer becomes several documents.
 MAX_TEXT_CHARS = 16 * 2**20
 _CHUNK_BYTES = 2**20
 _BATCH_ROWS = 256
@@ -77,38 +76,19 @@ class Documents:
             self._done_bytes += path.stat().st_size
 
     def _lines(self, path: Path) -> Iterator[str]:
-        stream = self._unpacked(path)
-        number = 0
-        while line := stream.readline(MAX_LINE_BYTES + 1):
-            number += 1
-            if len(line) > MAX_LINE_BYTES:
-                raise _malformed(path, number, f"is longer than {MAX_LINE_BYTES // 2**20} MiB")
-            if number == 1:
-                line = line.removeprefix(codecs.BOM_UTF8)
-            if not line.strip():
-                continue
-            try:
-                found = json.loads(line.decode())
-            except UnicodeDecodeError as exc:
-                raise _malformed(path, number, f"is not UTF-8 ({exc.reason} at byte {exc.start})") from exc
-            except (ValueError, RecursionError) as exc:
-                raise _malformed(path, number, f"is no JSON ({exc})") from exc
-            yield self._text_of(found, path, number)
+        for place, found in read_values(self._unpacked(path), path):
+            yield self._text_of(found, place)
 
-    def _text_of(self, found: object, path: Path, number: int) -> str:
+    def _text_of(self, found: object, place: str) -> str:
         column = self._column
         if not isinstance(found, dict):
-            raise _malformed(path, number, f"is no JSON object but {type(found).__name__}")
+            raise _malformed(place, f"is no JSON object but {type(found).__name__}")
         if column not in found:
             keys = ", ".join(ascii(key)[:_SHOWN_CHARS] for key in list(found)[:8]) or "none"
-            raise _malformed(path, number, f"has no key {column!r}, only {keys}; name the right one as column")
+            raise _malformed(place, f"has no key {column!r}, only {keys}; name the right one as column")
         text = found[column]
         if not isinstance(text, str):
-            raise _malformed(path, number, f"has {type(text).__name__} under {column!r}, not a string")
-        try:
-            text.encode()
-        except UnicodeEncodeError as exc:
-            raise _malformed(path, number, "has half of a surrogate pair, which is no character") from exc
+            raise _malformed(place, f"has {type(text).__name__} under {column!r}, not a string")
         return text
 
     def _texts(self, path: Path) -> Iterator[str]:
@@ -239,8 +219,8 @@ def _with_plain_line_ends(text: str) -> str:
     return text.replace("\r\n", "\n")
 
 
-def _malformed(path: Path, number: int, what: str) -> DataError:
-    return DataError(f"{path}, line {number} {what}. Correct the line, or leave it out.")
+def _malformed(place: str, what: str) -> DataError:
+    return DataError(f"{place} {what}. Correct it, or leave it out.")
 
 
 def _corrupt(path: Path, reason: Exception) -> DataError:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from nanochat.data import jsonl
 from nanochat.data.repackage import documents
 from nanochat.data.repackage.documents import Documents
 from nanochat.errors import DataError
@@ -74,14 +75,15 @@ def test_names_in_capitals_say_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        (b'{"text": "x"', "is no JSON"),
+        (b'{"text": "x"', "is not JSON"),
         (b'["text"]', "is no JSON object but list"),
         (b'{"content": "x"}', "has no key 'text', only 'content'"),
-        (b'{"\\u001b[2J\\ud800": 1, "' + b"k" * 10**6 + b'": 1}', "only '\\x1b[2J\\ud800', 'kkkk"),
+        (b'{"\\u001b[2J": 1, "' + b"k" * 10**6 + b'": 1}', "only '\\x1b[2J', 'kkkk"),
+        (b'{"\\ud800": 1}', "half of a surrogate pair"),
         (b'{"text": null}', "has NoneType under 'text'"),
         (b'{"text": "\\ud800"}', "half of a surrogate pair"),
         (b'{"text": "\xff"}', "is not UTF-8"),
-        (b"[" * 100_000, "is no JSON"),
+        (b"[" * 100_000, "is not JSON"),
         (b"NaN", "no JSON object but float"),
     ],
 )
@@ -94,7 +96,7 @@ def test_a_malformed_line_is_named_by_file_and_line(tmp_path: Path, line: bytes,
 
 
 def test_a_line_without_end_is_refused_before_it_is_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(documents, "MAX_LINE_BYTES", 1000)
+    monkeypatch.setattr(jsonl, "MAX_LINE_BYTES", 1000)
     with pytest.raises(DataError, match="line 2 is longer"):
         list(Documents(write(tmp_path / "a.jsonl", lines("x", "y" * 2000))))
 

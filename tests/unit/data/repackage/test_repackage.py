@@ -134,7 +134,7 @@ def test_asked_for_shards_are_all_made_and_none_is_empty(tmp_path: Path) -> None
 def test_a_malformed_line_leaves_nothing_behind(tmp_path: Path, source: Path) -> None:
     with (source / "b.jsonl").open("a") as file:
         file.write("{oops\n")
-    with pytest.raises(DataError, match=r"b\.jsonl, line 2001 is no JSON"):
+    with pytest.raises(DataError, match=r"b\.jsonl, line 2001 is not JSON"):
         repackage(Repackaging(source=source, target=tmp_path / "made"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
 
