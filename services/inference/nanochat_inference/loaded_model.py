@@ -17,6 +17,7 @@ from nanochat.engine.pace import Pace
 from nanochat.engine.prefix_cache import PrefixCache
 from nanochat.engine.quality import MAX_COST_RATIO, int8_cost_ratio
 from nanochat.errors import CheckpointCorrupt, InvalidConfig, Unavailable
+from nanochat.model.float8_weights import require_float8_weights, store_in_float8
 from nanochat.model.gpt import GPT, Linear
 from nanochat.model.names import load_tensors
 from nanochat.model.precision import compute_dtype
@@ -45,6 +46,8 @@ class LoadedModel:
     def load(cls, folder: Path, settings: InferenceSettings) -> Self:
         """Verify and read a checkpoint. Raises CheckpointCorrupt. Takes seconds: not for the engine's thread."""
         device = resolve_device(settings.device)
+        if settings.precision == "fp8":
+            require_float8_weights(device)
         torch.set_num_threads(settings.resolved_num_threads)
         checkpoint = store.load(folder, device)
         dtype = compute_dtype(device, "auto" if settings.precision == "int8" else settings.precision)
@@ -55,6 +58,8 @@ class LoadedModel:
         except InvalidConfig as exc:
             raise CheckpointCorrupt(f"checkpoint {folder}: {exc.message}") from exc
         model.requires_grad_(False).eval()
+        if settings.precision == "fp8":
+            store_in_float8(model)
         _cast_matrices(model, dtype)
         backend = make_backend(
             model,

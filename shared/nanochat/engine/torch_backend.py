@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nanochat.engine.backend import BLOCK_TOKENS, BlockStore, Chunk
 from nanochat.engine.decode_graphs import DecodeGraphs, Record, record_on_cuda
+from nanochat.model.float8_weights import uses_float8_weights
 from nanochat.model.gpt import GPT
 from nanochat.model.kv_cache import KVCache
 
@@ -24,7 +25,8 @@ class TorchBackend:
     def __init__(self, model: GPT, *, num_slots: int, max_len: int, record: Record | None = None) -> None:
         """`record` stands in for CUDA's graphs on other devices."""
         self.num_slots, self.max_len = num_slots, max_len
-        self.weights = str(model.compute_dtype).removeprefix("torch.")
+        dtype = torch.float8_e4m3fn if uses_float8_weights(model) else model.compute_dtype
+        self.weights = str(dtype).removeprefix("torch.")
         self._model = model
         uses_graphs = model.device.type == "cuda" or record is not None
         # One slot more for the graphs' filling rows.

@@ -25,16 +25,21 @@ MIN_CAPABILITY = (9, 0)
 
 def require_float8(device: torch.device) -> None:
     """Raises InvalidConfig, saying what is missing."""
-    if not is_nvidia(device):
-        obstacle = f"needs an NVIDIA GPU of Hopper's generation or newer, and this is {device.type}"
-    elif torch.cuda.get_device_capability(device) < MIN_CAPABILITY:
-        major, minor = torch.cuda.get_device_capability(device)
-        obstacle = f"needs a GPU of Hopper's generation (sm90) or newer, and this one is sm{major}{minor}"
-    elif (missing := _missing_package()) is not None:
+    obstacle = hopper_obstacle(device)
+    if obstacle is None and (missing := _missing_package()) is not None:
         obstacle = f"needs the package torchao, which cannot be imported here ({missing}); pip install torchao"
-    else:
-        return
-    raise InvalidConfig(f"precision fp8 {obstacle}. Or use auto, bf16, fp16 or fp32.", param="precision")
+    if obstacle is not None:
+        raise InvalidConfig(f"precision fp8 {obstacle}. Or use auto, bf16, fp16 or fp32.", param="precision")
+
+
+def hopper_obstacle(device: torch.device) -> str | None:
+    """Why a device does not multiply 8-bit floats; None where it does."""
+    if not is_nvidia(device):
+        return f"needs an NVIDIA GPU of Hopper's generation or newer, and this is {device.type}"
+    if torch.cuda.get_device_capability(device) < MIN_CAPABILITY:
+        major, minor = torch.cuda.get_device_capability(device)
+        return f"needs a GPU of Hopper's generation (sm90) or newer, and this one is sm{major}{minor}"
+    return None
 
 
 def float8_linears(model: GPT) -> dict[str, Linear]:
