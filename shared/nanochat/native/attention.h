@@ -3,6 +3,8 @@
 // Scores and weighted sums are the same tiles as in linear.h: keys are a panel of sixteen positions, values panels of
 // sixteen channels. A query sees itself and `window` positions to its left; what it does not see has weight zero, and
 // sums run over positions in order, so that neither its neighbours nor the size of a step changes its result.
+//
+// Decoding is bound by reading keys and values: while keys are read, their values and the next keys are asked for.
 #pragma once
 
 #include <limits>
@@ -23,6 +25,15 @@ struct AttentionTask {
   int first_query;  // of count * group queries: token by token, the group's heads side by side
 };
 
+// What is asked for where a line of keys is read: places so far from it.
+struct FetchBeside {
+  ptrdiff_t values, next;
+  NANOCHAT_INLINE void operator()(int, const void* line) {
+    __builtin_prefetch(static_cast<const char*>(line) + values, 0, 2);
+    __builtin_prefetch(static_cast<const char*>(line) + next, 0, 2);
+  }
+};
+
 // T: what the cache's numbers are.
 template <typename T>
 class Attention {
@@ -34,45 +45,51 @@ class Attention {
     return static_cast<size_t>(kRows) * (head_dim + round_up(max_len, kBlock) + 2 * kBlock);
   }
 
-  // q: (tokens, ld), scaled; y: (tokens, ld_y). Heads lie side by side, head_dim each.
-  void run(const StepRow& row, int head, int first_query, const float* q, size_t ld, float* y, size_t ld_y,
+  // Where the keys begin that a task reads.
+  const T* first_keys(const StepRow& row, const AttentionTask& task) const {
+    return cache_.template keys<T>(row.slot, first_block(row.start + task.first_query / group_), task.head);
+  }
+
+  // q: (tokens, ld), scaled; y: (tokens, ld_y). Heads lie side by side, head_dim each. soon: the first keys that the
+  // thread reads next.
+  void run(const StepRow& row, const AttentionTask& task, const T* soon, const float* q, size_t ld, float* y, size_t ld_y,
            float* scratch) const {
-    const int queries = std::min(kRows, row.count * group_ - first_query);
-    dispatch<kRows>(queries, row, head, first_query, q, ld, y, ld_y, scratch);
+    const int queries = std::min(kRows, row.count * group_ - task.first_query);
+    dispatch<kRows>(queries, row, task, soon, q, ld, y, ld_y, scratch);
   }
 
  private:
   template <int R>
-  void dispatch(int queries, const StepRow& row, int head, int first_query, const float* q, size_t ld, float* y,
-                size_t ld_y, float* scratch) const {
+  void dispatch(int queries, const StepRow& row, const AttentionTask& task, const T* soon, const float* q, size_t ld,
+                float* y, size_t ld_y, float* scratch) const {
     if constexpr (R > 1) {
-      if (queries < R) return dispatch<R - 1>(queries, row, head, first_query, q, ld, y, ld_y, scratch);
+      if (queries < R) return dispatch<R - 1>(queries, row, task, soon, q, ld, y, ld_y, scratch);
     }
-    tile<R>(row, head, first_query, q, ld, y, ld_y, scratch);
+    tile<R>(row, task, soon, q, ld, y, ld_y, scratch);
   }
 
   template <int R>
-  void tile(const StepRow& row, int head, int first_query, const float* q, size_t ld, float* y, size_t ld_y,
+  void tile(const StepRow& row, const AttentionTask& task, const T* soon, const float* q, size_t ld, float* y, size_t ld_y,
             float* scratch) const {
-    const int D = cache_.head_dim;
+    const int D = cache_.head_dim, head = task.head, first_query = task.first_query;
     float* queries = scratch;                         // (R, D)
     float* weights = scratch + static_cast<size_t>(R) * D;  // (R, keys)
     const int first_position = row.start + first_query / group_;
     const int last_position = row.start + (first_query + R - 1) / group_;
-    const int first_block = std::max(0, first_position - window_) / kBlock, last_block = last_position / kBlock;
-    const int keys = (last_block - first_block + 1) * kBlock;
+    const int first = first_block(first_position), last = last_position / kBlock;
+    const int keys = (last - first + 1) * kBlock;
     for (int r = 0; r < R; ++r) {
       const float* from = q + (row.first + (first_query + r) / group_) * ld + column(head, first_query + r);
       std::copy(from, from + D, queries + static_cast<size_t>(r) * D);
     }
-    score<R>(row.slot, head, first_block, last_block, queries, weights, keys);
+    score<R>(row.slot, head, first, last, soon, queries, weights, keys);
     float inverse[R];
     for (int r = 0; r < R; ++r) {
-      const int position = row.start + (first_query + r) / group_ - first_block * kBlock;
+      const int position = row.start + (first_query + r) / group_ - first * kBlock;
       inverse[r] = softmax(weights + static_cast<size_t>(r) * keys, keys, position - window_, position);
     }
     for (int d = 0; d < cache_.padded_dim; d += kPanels * kLanes)
-      sum_values<R, kPanels>(row.slot, head, d, first_block, last_block, weights, keys,
+      sum_values<R, kPanels>(row.slot, head, d, first, last, weights, keys,
                              [&](int r, int channel, f32x16 total) {
         float* out = y + (row.first + (first_query + r) / group_) * ld_y + column(head, first_query + r) + channel;
         total = total * inverse[r];
@@ -80,25 +97,32 @@ class Attention {
       });
   }
 
+  int first_block(int position) const { return std::max(0, position - window_) / kBlock; }
+
   size_t column(int head, int query) const {
     return static_cast<size_t>(head * group_ + query % group_) * cache_.head_dim;
   }
 
   template <int R>
-  void score(int slot, int head, int first_block, int last_block, const float* queries, float* scores, int keys) const {
+  void score(int slot, int head, int first_block, int last_block, const T* soon, const float* queries, float* scores,
+             int keys) const {
     for (int block = first_block, n; block <= last_block; block += n) {
       // kPanels at a time, where so many lie one after the other.
       n = std::min(cache_.num_blocks - block % cache_.num_blocks, last_block - block + 1) >= kPanels ? kPanels : 1;
       const T* panel = cache_.template keys<T>(slot, block, head);
+      const T* next = block + n <= last_block ? cache_.template keys<T>(slot, block + n, head) : soon;
+      const auto bytes = static_cast<ptrdiff_t>(sizeof(T));
+      const FetchBeside fetch{static_cast<ptrdiff_t>(cache_.key_size()) * bytes, next ? (next - panel) * bytes : 0};
       float* out = scores + static_cast<size_t>(block - first_block) * kBlock;
-      n == kPanels ? score_blocks<R, kPanels>(panel, queries, out, keys) : score_blocks<R, 1>(panel, queries, out, keys);
+      n == kPanels ? score_blocks<R, kPanels>(panel, queries, out, keys, fetch)
+                   : score_blocks<R, 1>(panel, queries, out, keys, fetch);
     }
   }
 
   template <int R, int P>
-  void score_blocks(const T* panel, const float* queries, float* out, int keys) const {
+  void score_blocks(const T* panel, const float* queries, float* out, int keys, FetchBeside fetch) const {
     f32x16 sums[R][P] = {};
-    multiply_tile<R, P>(queries, cache_.head_dim, panel, cache_.block_size(), kLanes, cache_.head_dim, sums);
+    multiply_tile<R, P>(queries, cache_.head_dim, panel, cache_.block_size(), kLanes, cache_.head_dim, sums, fetch);
     for (int r = 0; r < R; ++r)
       for (int j = 0; j < P; ++j) nanochat::store(out + static_cast<size_t>(r) * keys + j * kBlock, sums[r][j]);
   }

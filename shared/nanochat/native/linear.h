@@ -3,6 +3,8 @@
 //
 // Every output is one sum over k in order, whatever rows are computed beside it, so that a row's result never depends
 // on the batch. A tile of kRows x kPanels sums fits the registers; with few rows the product is bound by reading weights.
+// The first tile of a task reads them from memory, the others find them in the cache: meanwhile they ask for those that
+// their thread is to read next, or memory would idle.
 #pragma once
 
 #include <algorithm>
@@ -25,15 +27,47 @@ constexpr int kRows = 6, kPanels = 1;
 // Rows of activations that one task takes: enough to make up for reading its panels.
 constexpr int kTaskRows = 64;
 
+constexpr size_t kLine = 64;  // of a cache; of a panel: one k of sixteen floats, or four k of them in int8
+
+// Memory that is wanted soon.
+struct Span {
+  const char* begin = nullptr;
+  size_t bytes = 0;
+};
+
+// What a tile asks memory for where it reads a line of a panel (inline by force: GCC drops calls that only do this): nothing;
+struct FetchNothing {
+  NANOCHAT_INLINE void operator()(int, const void*) {}
+};
+// the same panel a little further on, over a page's end too, where hardware would lose the stream;
+struct FetchAhead {
+  static constexpr size_t kAhead = 32 * kLine;
+  NANOCHAT_INLINE void operator()(int, const void* line) { __builtin_prefetch(static_cast<const char*>(line) + kAhead, 0, 2); }
+};
+// or, once for all panels, what comes later. Hardware fetches what lies between.
+struct FetchLater {
+  const char* at;
+  size_t step;
+  NANOCHAT_INLINE void operator()(int panel, const void*) {
+    if (panel > 0) return;
+    __builtin_prefetch(at, 0, 2);
+    at += step;
+  }
+};
+
 // sums[r][j] += a[r][k] * b[j][k], over k in order. Panel j begins at b + j * panel_stride; its row k is ldb further.
-template <int R, int P, typename T>
+template <int R, int P, typename T, typename F = FetchNothing>
 inline void multiply_tile(const float* a, size_t lda, const T* b, size_t panel_stride, size_t ldb, int K,
-                          f32x16 (&sums)[R][P]) {
+                          f32x16 (&sums)[R][P], F fetch = {}) {
   f32x16 total[R][P];
   unrolled<R>([&](auto r) NANOCHAT_INLINE { unrolled<P>([&](auto j) NANOCHAT_INLINE { total[r][j] = sums[r][j]; }); });
   for (int k = 0; k < K; ++k) {
     f32x16 w[P];
-    unrolled<P>([&](auto j) NANOCHAT_INLINE { w[j] = load(b + j * panel_stride + k * ldb); });
+    unrolled<P>([&](auto j) NANOCHAT_INLINE {
+      const T* line = b + j * panel_stride + k * ldb;
+      fetch(j, line);
+      w[j] = load(line);
+    });
     unrolled<R>([&](auto r) NANOCHAT_INLINE {
       const f32x16 x = splat(a[r * lda + k]);
       unrolled<P>([&](auto j) NANOCHAT_INLINE { total[r][j] += x * w[j]; });
@@ -44,9 +78,9 @@ inline void multiply_tile(const float* a, size_t lda, const T* b, size_t panel_s
 
 // Four neighbouring k of sixteen outputs lie together: one dot-product instruction takes them in.
 #if defined(__AVX512VNNI__)
-template <int R, int P>
+template <int R, int P, typename F>
 inline void multiply_tile(const uint8_t* a, size_t lda, const int8_t* b, size_t panel_stride, int K,
-                          i32x16 (&sums)[R][P]) {
+                          i32x16 (&sums)[R][P], F fetch) {
   __m512i total[R][P];
   unrolled<R>([&](auto r) NANOCHAT_INLINE {
     unrolled<P>([&](auto j) NANOCHAT_INLINE { total[r][j] = _mm512_setzero_si512(); });
@@ -54,7 +88,9 @@ inline void multiply_tile(const uint8_t* a, size_t lda, const int8_t* b, size_t 
   for (int k = 0; k < K; k += 4) {
     __m512i w[P];
     unrolled<P>([&](auto j) NANOCHAT_INLINE {
-      w[j] = _mm512_loadu_si512(b + j * panel_stride + static_cast<size_t>(k) * kLanes);
+      const int8_t* line = b + j * panel_stride + static_cast<size_t>(k) * kLanes;
+      fetch(j, line);
+      w[j] = _mm512_loadu_si512(line);
     });
     unrolled<R>([&](auto r) NANOCHAT_INLINE {
       int32_t four;
@@ -70,9 +106,9 @@ inline void multiply_tile(const uint8_t* a, size_t lda, const int8_t* b, size_t 
 }
 #elif defined(__AVX2__)
 // In 16 bits, as the 8-bit instruction of AVX2 saturates: a register holds four outputs, each as two sums of pairs.
-template <int R, int P>
+template <int R, int P, typename F>
 inline void multiply_tile(const uint8_t* a, size_t lda, const int8_t* b, size_t panel_stride, int K,
-                          i32x16 (&sums)[R][P]) {
+                          i32x16 (&sums)[R][P], F fetch) {
   for (int r = 0; r < R; ++r) {
     for (int j = 0; j < P; ++j) {
       __m256i pairs[4] = {};
@@ -81,6 +117,7 @@ inline void multiply_tile(const uint8_t* a, size_t lda, const int8_t* b, size_t 
         std::memcpy(&four, a + r * lda + k, 4);
         const __m256i x = _mm256_broadcastq_epi64(_mm_cvtepu8_epi16(_mm_cvtsi32_si128(four)));
         const int8_t* w = b + j * panel_stride + static_cast<size_t>(k) * kLanes;
+        if (r == 0) fetch(j, w);
         for (int part = 0; part < 4; ++part) {
           const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(w + 16 * part));
           pairs[part] = _mm256_add_epi32(pairs[part], _mm256_madd_epi16(x, _mm256_cvtepi8_epi16(bytes)));
@@ -96,14 +133,15 @@ inline void multiply_tile(const uint8_t* a, size_t lda, const int8_t* b, size_t 
   }
 }
 #else
-template <int R, int P>
+template <int R, int P, typename F>
 inline void multiply_tile(const uint8_t* a, size_t lda, const int8_t* b, size_t panel_stride, int K,
-                          i32x16 (&sums)[R][P]) {
+                          i32x16 (&sums)[R][P], F fetch) {
   for (int r = 0; r < R; ++r)
     for (int j = 0; j < P; ++j) {
       i32x16 total{};
       for (int k = 0; k < K; k += 4) {
         const int8_t* w = b + j * panel_stride + static_cast<size_t>(k) * kLanes;
+        if (r == 0) fetch(j, w);
         for (int n = 0; n < kLanes; ++n)
           for (int i = 0; i < 4; ++i) total[n] += a[r * lda + k + i] * w[4 * n + i];
       }
@@ -177,53 +215,79 @@ class Linear {
   int num_groups() const { return (num_panels_ + kPanels - 1) / kPanels; }
   int num_tasks(int M) const { return num_groups() * ((M + kTaskRows - 1) / kTaskRows); }
 
-  // finish(row, first output, sixteen of them): every output of one task, panels of the padding included.
+  // What a task reads of the weight. Nothing where several tasks share it: they are bound by arithmetic.
+  Span task_weights(int task, int M) const {
+    if (M > kTaskRows || task >= num_groups()) return {};
+    const int panels = std::min(kPanels, num_panels_ - task * kPanels);
+    return {panel(task * kPanels), panels * panel_bytes()};
+  }
+
+  // finish(row, first output, sixteen of them): every output of one task, panels of the padding included. `soon` is what
+  // the thread reads next.
   template <typename Finish>
-  void run_task(int task, int M, const Activations& x, const Finish& finish) const {
+  void run_task(int task, int M, const Activations& x, Span soon, const Finish& finish) const {
     const int row_blocks = (M + kTaskRows - 1) / kTaskRows;
     const int first_panel = task / row_blocks * kPanels;
     const int first_row = task % row_blocks * kTaskRows, last_row = std::min(M, first_row + kTaskRows);
     const int panels = std::min(kPanels, num_panels_ - first_panel);
-    for (int row = first_row; row < last_row; row += kRows) {
-      const int rows = std::min(kRows, last_row - row);
-      dispatch<kRows, kPanels>(rows, panels, row, first_panel, x, finish);
+    const auto compute = [&](int row, auto fetch) {
+      dispatch<kRows, kPanels>(std::min(kRows, last_row - row), panels, row, first_panel, x, fetch, finish);
+    };
+    if (row_blocks > 1) {
+      for (int row = first_row; row < last_row; row += kRows) compute(row, FetchNothing{});
+      return;
+    }
+    compute(first_row, FetchAhead{});
+    const size_t steps = static_cast<size_t>((last_row - first_row - 1) / kRows) * num_lines();  // of the other tiles
+    const size_t step = steps ? std::min(panels * kLine, soon.bytes / steps) : 0;
+    for (int row = first_row + kRows; row < last_row; row += kRows) {
+      compute(row, FetchLater{soon.begin, step});
+      soon.begin += num_lines() * step;
     }
   }
 
  private:
   // From a number of rows and panels to the tile of that size.
-  template <int R, int P, typename Finish>
-  void dispatch(int rows, int panels, int row, int panel, const Activations& x, const Finish& finish) const {
+  template <int R, int P, typename F, typename Finish>
+  void dispatch(int rows, int panels, int row, int panel, const Activations& x, F fetch, const Finish& finish) const {
     if constexpr (P > 1) {
-      if (panels < P) return dispatch<R, P - 1>(rows, panels, row, panel, x, finish);
+      if (panels < P) return dispatch<R, P - 1>(rows, panels, row, panel, x, fetch, finish);
     }
     if constexpr (R > 1) {
-      if (rows < R) return dispatch<R - 1, P>(rows, panels, row, panel, x, finish);
+      if (rows < R) return dispatch<R - 1, P>(rows, panels, row, panel, x, fetch, finish);
     }
-    is_int8_ ? int8_tile<R, P>(row, panel, x, finish) : float_tile<R, P>(row, panel, x, finish);
+    is_int8_ ? int8_tile<R, P>(row, panel, x, fetch, finish) : float_tile<R, P>(row, panel, x, fetch, finish);
   }
 
-  template <int R, int P, typename Finish>
-  void float_tile(int row, int panel, const Activations& x, const Finish& finish) const {
+  template <int R, int P, typename F, typename Finish>
+  void float_tile(int row, int first_panel, const Activations& x, F fetch, const Finish& finish) const {
     f32x16 sums[R][P] = {};
-    const size_t stride = static_cast<size_t>(K_) * kLanes;
-    multiply_tile<R, P>(x.values + row * x.ld, x.ld, float_.get() + panel * stride, stride, kLanes, K_, sums);
+    multiply_tile<R, P>(x.values + row * x.ld, x.ld, reinterpret_cast<const float*>(panel(first_panel)),
+                        panel_bytes() / sizeof(float), kLanes, K_, sums, fetch);
     for (int r = 0; r < R; ++r)
-      for (int j = 0; j < P; ++j) finish(row + r, (panel + j) * kLanes, sums[r][j]);
+      for (int j = 0; j < P; ++j) finish(row + r, (first_panel + j) * kLanes, sums[r][j]);
   }
 
-  template <int R, int P, typename Finish>
-  void int8_tile(int row, int panel, const Activations& x, const Finish& finish) const {
+  template <int R, int P, typename F, typename Finish>
+  void int8_tile(int row, int first_panel, const Activations& x, F fetch, const Finish& finish) const {
     i32x16 sums[R][P];
-    const size_t stride = static_cast<size_t>(padded_K_) * kLanes;
-    multiply_tile<R, P>(x.bytes + row * x.bytes_ld, x.bytes_ld, int8_.get() + panel * stride, stride, padded_K_, sums);
+    multiply_tile<R, P>(x.bytes + row * x.bytes_ld, x.bytes_ld, reinterpret_cast<const int8_t*>(panel(first_panel)),
+                        panel_bytes(), padded_K_, sums, fetch);
     for (int r = 0; r < R; ++r)
       for (int j = 0; j < P; ++j) {
-        const int n = (panel + j) * kLanes;
+        const int n = (first_panel + j) * kLanes;
         const i32x16 offset = *reinterpret_cast<const i32x16*>(offsets_.get() + n);
         const f32x16 exact = __builtin_convertvector(sums[r][j] - offset, f32x16);
         finish(row + r, n, exact * (load(scales_.get() + n) * x.scales[row + r]));
       }
+  }
+
+  // Of a panel; a tile's loop has as many steps.
+  int num_lines() const { return is_int8_ ? padded_K_ / 4 : K_; }
+  size_t panel_bytes() const { return num_lines() * kLine; }
+  const char* panel(int i) const {
+    const void* begin = is_int8_ ? static_cast<const void*>(int8_.get()) : float_.get();
+    return static_cast<const char*>(begin) + i * panel_bytes();
   }
 
   void pack_float(const float* weight) {

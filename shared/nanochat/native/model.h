@@ -159,18 +159,18 @@ class Model {
     for (int i = 0; i < config.n_layer; ++i) {
       const Layer& layer = layers[i];
       each_token(phase++, [&](int t) { enter_layer(i, t); });
-      multiply(phase++, layer.qkv, hidden(), M_, [&](int row, int n, f32x16 v) { store(qkv_[row] + n, v); });
+      multiply(phase++, layer.qkv, &layer.out, hidden(), M_, [&](int row, int n, f32x16 v) { store(qkv_[row] + n, v); });
       each_token(phase++, [&](int t) { prepare_attention(i, cache.layer(i), rows[token_row_[t]], t, token_ids[t]); });
       config.is_int8 ? attend<bf16>(phase++, i, cache.layer(i), rows, scratch) : attend<float>(phase++, i, cache.layer(i), rows, scratch);
       quantize(phase++, layer.out, y_);
-      multiply(phase++, layer.out, activations(y_), M_, [&](int row, int n, f32x16 v) { add(x_, row, n, v); });
+      multiply(phase++, layer.out, &layer.up, activations(y_), M_, [&](int row, int n, f32x16 v) { add(x_, row, n, v); });
       each_token(phase++, [&](int t) { normalize(x_[t], h_[t], layer.up.is_int8(), t); });
-      multiply(phase++, layer.up, hidden(), M_, [&](int row, int n, f32x16 v) {
+      multiply(phase++, layer.up, &layer.down, hidden(), M_, [&](int row, int n, f32x16 v) {
         const f32x16 positive = max(v, f32x16{});
         store(wide_[row] + n, positive * positive);
       });
       quantize(phase++, layer.down, wide_);
-      multiply(phase++, layer.down, activations(wide_), M_, [&](int row, int n, f32x16 v) { add(x_, row, n, v); });
+      multiply(phase++, layer.down, i + 1 < config.n_layer ? &layers[i + 1].qkv : &head, activations(wide_), M_, [&](int row, int n, f32x16 v) { add(x_, row, n, v); });
     }
     finish(phase, wanted, logits);
   }
@@ -189,7 +189,7 @@ class Model {
     });
     const Activations last{last_[0], last_bytes_.get(), last_scales_.data(), last_.ld(), static_cast<size_t>(ld)};
     const float cap = config.softcap;
-    multiply(phase++, head, last, count, [&](int row, int n, f32x16 v) {
+    multiply(phase++, head, nullptr, last, count, [&](int row, int n, f32x16 v) {
       const f32x16 capped = cap * tanh(v / cap);
       std::memcpy(logits + static_cast<size_t>(row) * V + n, &capped, std::min(kLanes, V - n) * sizeof(float));
     });
@@ -231,13 +231,16 @@ class Model {
   template <typename T>
   void attend(int phase, int i, const LayerCache& cache, const std::vector<StepRow>& rows, float* scratch) {
     const Attention<T> attention(cache, windows[i], group());
-    team_.share(phase, static_cast<int>(tasks_.size()), [&](int n) {
+    const int count = static_cast<int>(tasks_.size()), active = team_.num_active();
+    team_.share(phase, count, [&](int n) {
       const AttentionTask& task = tasks_[n];
       const StepRow& row = rows[task.row];
       if (has_one_task_a_head(row)) {
         for (int t = row.first; t < row.first + row.count; ++t) remember<T>(cache, row, t, task.head);
       }
-      attention.run(row, task.head, task.first_query, qkv_[0], qkv_.ld(), y_[0], y_.ld(), scratch);
+      const AttentionTask* next = n + active < count ? &tasks_[n + active] : nullptr;
+      const T* soon = next ? attention.first_keys(rows[next->row], *next) : nullptr;
+      attention.run(row, task, soon, qkv_[0], qkv_.ld(), y_[0], y_.ld(), scratch);
     });
   }
 
@@ -313,9 +316,15 @@ class Model {
     each_token(phase, [&](int t) { scales_[t] = quantize_row(x[t], K, round_up(K, 4), bytes_.get() + t * bytes_ld_); });
   }
 
+  // `later`: the weight that is read next, after other phases.
   template <typename Finish>
-  void multiply(int phase, const Linear& linear, const Activations& x, int M, const Finish& finish) {
-    team_.share(phase, linear.num_tasks(M), [&](int task) { linear.run_task(task, M, x, finish); });
+  void multiply(int phase, const Linear& linear, const Linear* later, const Activations& x, int M, const Finish& finish) {
+    const int count = linear.num_tasks(M), active = team_.num_active();
+    team_.share(phase, count, [&](int task) {
+      const int next = task + active;  // threads of like speed take tasks in turns
+      const Span soon = next < count ? linear.task_weights(next, M) : later ? later->task_weights(next - count, M) : Span{};
+      linear.run_task(task, M, x, soon, finish);
+    });
   }
 
   Activations activations(const Rows& x) const { return {x[0], bytes_.get(), scales_.data(), x.ld(), bytes_ld_}; }

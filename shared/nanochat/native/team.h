@@ -47,6 +47,7 @@ class Team {
   Team& operator=(const Team&) = delete;
 
   int num_threads() const { return num_threads_; }
+  int num_active() const { return active_; }
 
   // job(thread) on the first `active` threads, the caller's being 0; returns once all are done.
   void run(int active, const std::function<void(int)>& job) {
