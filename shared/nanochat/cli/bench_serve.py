@@ -15,7 +15,7 @@ from nanochat.bench.serving.client import Dialect, Server
 from nanochat.bench.serving.figures import Spread, Targets
 from nanochat.bench.serving.sweep import Level, LoadKind, Shape, picture, sweep
 from nanochat.cli.client import DEFAULT_URL
-from nanochat.cli.random_service import RandomService, random_service
+from nanochat.cli.temporary_service import TemporaryService, random_service
 from nanochat.cli.settings import CliSettings
 from nanochat.cli.state import StackState
 from nanochat.cli.terminal import print_table, say
@@ -105,7 +105,7 @@ def serve(
 
 
 async def _run_case(
-    case: Case, server: Server, dialect: Dialect, own: RandomService | None, num_requests: int, served: dict[str, Any]
+    case: Case, server: Server, dialect: Dialect, own: TemporaryService | None, num_requests: int, served: dict[str, Any]
 ) -> None:
     found: Any
     match case:
@@ -139,7 +139,7 @@ async def _run_case(
 @asynccontextmanager
 async def _server(
     url: str, model: str, timeout_s: float, random_model: int, max_running: int
-) -> AsyncIterator[tuple[Server, RandomService | None]]:
+) -> AsyncIterator[tuple[Server, TemporaryService | None]]:
     settings = CliSettings.load()
     if random_model:
         async with (

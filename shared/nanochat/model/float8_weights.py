@@ -20,11 +20,13 @@ _ROWS = F.ScalingType.RowWise
 class Float8Linear(nn.Module):
     """A linear map of fixed weights (out, in); the result has its input's dtype."""
 
+    scale: Tensor  # (1, out)
+
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
         stored, scale = _narrowed(weight.float())
         self.weight = nn.Parameter(stored, requires_grad=False)
-        self.register_buffer("scale", scale.T)  # (1, out)
+        self.register_buffer("scale", scale.T)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in) -> (..., out)"""

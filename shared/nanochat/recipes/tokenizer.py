@@ -103,7 +103,7 @@ def _conversation_texts(job: JobContext, config: TokenizerConfig) -> Iterator[st
 def _bytes_per_token(tokenizer: Tokenizer, shards: Shards, config: TokenizerConfig) -> dict[str, float]:
     """By kind of text: the samples of every tokenizer, and this one's own training and validation splits."""
     kinds: dict[str, Iterable[str]] = {kind: [text] for kind, text in sample_texts().items()}
-    for kind, split in (("train", "train"), ("validation", "val")):
-        kinds[kind] = (text[: config.doc_cap] for text in islice(shards.documents(split), _NUM_DOCUMENTS))
+    for kind, documents in (("train", shards.documents("train")), ("validation", shards.documents("val"))):
+        kinds[kind] = (text[: config.doc_cap] for text in islice(documents, _NUM_DOCUMENTS))
     found = {kind: measure(kind, texts, tokenizer, {}) for kind, texts in kinds.items()}
     return {kind: one.bytes_per_token if one is not None else 0.0 for kind, one in found.items()}

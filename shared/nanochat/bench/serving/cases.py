@@ -40,9 +40,10 @@ async def long_prompt(
     prompt_tokens: int = 2000,
     num_rounds: int = 3,
 ) -> LongPrompt:
-    """Streams of 128 prompt tokens. Raises Unavailable where a request failed, or a stream ended too early."""
+    """Streams of 128 prompt tokens. A first round is not counted: in it a server touches memory that later ones find
+    ready. Raises Unavailable where a request failed, or a stream ended too early."""
     rounds = []
-    for turn in range(num_rounds):
+    for turn in range(1 + num_rounds):
         alone, _ = await _streams(server, dialect, num_streams, max_tokens, 0, f"alone/{turn}")
         joined, late = await _streams(server, dialect, num_streams, max_tokens, prompt_tokens, f"joined/{turn}")
         _require_good([*alone, *joined, late])
@@ -60,8 +61,9 @@ async def long_prompt(
                 "ttft_s": late.ttft_s,
             }
         )
-    worst_round = max(rounds, key=lambda one: one["ratio"])
-    return LongPrompt(num_streams=num_streams, prompt_tokens=prompt_tokens, **worst_round, rounds=rounds)
+    counted = rounds[1:]
+    worst_round = max(counted, key=lambda one: one["ratio"])
+    return LongPrompt(num_streams=num_streams, prompt_tokens=prompt_tokens, **worst_round, rounds=counted)
 
 
 async def _streams(

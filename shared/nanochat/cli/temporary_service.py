@@ -1,4 +1,4 @@
-"""A gateway and an inference replica of their own, serving a model with random weights, for as long as it is measured.
+"""A gateway and an inference replica of their own for a while, serving a model with random weights, or any checkpoint.
 
 Real processes on free ports with a home of their own; nothing of the user's stack is touched.
 """
@@ -21,7 +21,7 @@ SEQUENCE_LEN = 2304
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomService:
+class TemporaryService:
     """`url` is the gateway's."""
 
     url: str
@@ -44,35 +44,44 @@ class RandomService:
 @asynccontextmanager
 async def random_service(
     *, depth: int, max_running: int, sequence_len: int = SEQUENCE_LEN, environment: dict[str, str] | None = None
-) -> AsyncIterator[RandomService]:
+) -> AsyncIterator[TemporaryService]:
     """`environment` adds to inference's. Raises Unavailable, with the log's end, where a service does not start."""
     with tempfile.TemporaryDirectory(prefix="nanochat-bench-") as folder:
         home = Path(folder)
         checkpoint = await asyncio.to_thread(_write_checkpoint, home, depth, sequence_len)
-        inference = _service(
-            home,
-            "inference",
-            NANOCHAT_INFERENCE_CHECKPOINT=str(checkpoint),
-            NANOCHAT_INFERENCE_MAX_RUNNING=str(max_running),
-            **(environment or {}),
-        )
-        gateway = _service(
-            home,
-            "gateway",
-            NANOCHAT_GATEWAY_INFERENCE_URLS=f"http://{LOOPBACK}:{inference.spec.port}",
-            # A chat of a thousand tokens and more is measured.
-            NANOCHAT_GATEWAY_MAX_MESSAGE_CHARS="32000",
-        )
-        hurry = asyncio.Event()
-        try:
-            for service in (inference, gateway):
-                await service.start()
-                await service.wait_until_up()
-            yield RandomService(url=f"http://{LOOPBACK}:{gateway.spec.port}", inference=inference)
-        finally:
-            hurry.set()
-            for service in (gateway, inference):
-                await service.stop(hurry=hurry)
+        async with checkpoint_service(home, checkpoint, max_running=max_running, environment=environment) as service:
+            yield service
+
+
+@asynccontextmanager
+async def checkpoint_service(
+    home: Path, checkpoint: Path, *, max_running: int, environment: dict[str, str] | None = None
+) -> AsyncIterator[TemporaryService]:
+    """The same for any checkpoint's folder. Logs go to home/logs."""
+    inference = _service(
+        home,
+        "inference",
+        NANOCHAT_INFERENCE_CHECKPOINT=str(checkpoint),
+        NANOCHAT_INFERENCE_MAX_RUNNING=str(max_running),
+        **(environment or {}),
+    )
+    gateway = _service(
+        home,
+        "gateway",
+        NANOCHAT_GATEWAY_INFERENCE_URLS=f"http://{LOOPBACK}:{inference.spec.port}",
+        # A chat of a thousand tokens and more is measured.
+        NANOCHAT_GATEWAY_MAX_MESSAGE_CHARS="32000",
+    )
+    hurry = asyncio.Event()
+    try:
+        for service in (inference, gateway):
+            await service.start()
+            await service.wait_until_up()
+        yield TemporaryService(url=f"http://{LOOPBACK}:{gateway.spec.port}", inference=inference)
+    finally:
+        hurry.set()
+        for service in (gateway, inference):
+            await service.stop(hurry=hurry)
 
 
 def _write_checkpoint(home: Path, depth: int, sequence_len: int) -> Path:
