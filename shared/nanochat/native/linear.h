@@ -213,33 +213,31 @@ class Linear {
   size_t bytes() const { return is_int8_ ? int8_.bytes() : float_.bytes(); }
 
   int num_groups() const { return (num_panels_ + kPanels - 1) / kPanels; }
-  int num_tasks(int M) const { return num_groups() * ((M + kTaskRows - 1) / kTaskRows); }
+  int num_tasks(int M) const { return num_groups() * row_blocks(M); }
 
-  // What a task reads of the weight. Nothing where several tasks share it: they are bound by arithmetic.
+  // What a task reads of the weight; several share it where there are many rows.
   Span task_weights(int task, int M) const {
-    if (M > kTaskRows || task >= num_groups()) return {};
-    const int panels = std::min(kPanels, num_panels_ - task * kPanels);
-    return {panel(task * kPanels), panels * panel_bytes()};
+    const int group = task / row_blocks(M);
+    if (group >= num_groups()) return {};
+    const int panels = std::min(kPanels, num_panels_ - group * kPanels);
+    return {panel(group * kPanels), panels * panel_bytes()};
   }
 
   // finish(row, first output, sixteen of them): every output of one task, panels of the padding included. `soon` is what
   // the thread reads next.
   template <typename Finish>
   void run_task(int task, int M, const Activations& x, Span soon, const Finish& finish) const {
-    const int row_blocks = (M + kTaskRows - 1) / kTaskRows;
-    const int first_panel = task / row_blocks * kPanels;
-    const int first_row = task % row_blocks * kTaskRows, last_row = std::min(M, first_row + kTaskRows);
+    const int first_panel = task / row_blocks(M) * kPanels;
+    const int first_row = task % row_blocks(M) * kTaskRows, last_row = std::min(M, first_row + kTaskRows);
     const int panels = std::min(kPanels, num_panels_ - first_panel);
     const auto compute = [&](int row, auto fetch) {
       dispatch<kRows, kPanels>(std::min(kRows, last_row - row), panels, row, first_panel, x, fetch, finish);
     };
-    if (row_blocks > 1) {
-      for (int row = first_row; row < last_row; row += kRows) compute(row, FetchNothing{});
-      return;
-    }
     compute(first_row, FetchAhead{});
     const size_t steps = static_cast<size_t>((last_row - first_row - 1) / kRows) * num_lines();  // of the other tiles
-    const size_t step = steps ? std::min(panels * kLine, soon.bytes / steps) : 0;
+    if (!soon.begin) soon = {panel(first_panel), 0};  // asking for what is there costs nothing
+    const bool is_new = soon.begin != panel(first_panel);
+    const size_t step = steps && is_new ? std::min(panels * kLine, soon.bytes / steps) : 0;
     for (int row = first_row + kRows; row < last_row; row += kRows) {
       compute(row, FetchLater{soon.begin, step});
       soon.begin += num_lines() * step;
@@ -281,6 +279,8 @@ class Linear {
         finish(row + r, n, exact * (load(scales_.get() + n) * x.scales[row + r]));
       }
   }
+
+  static int row_blocks(int M) { return (M + kTaskRows - 1) / kTaskRows; }
 
   // Of a panel; a tile's loop has as many steps.
   int num_lines() const { return is_int8_ ? padded_K_ / 4 : K_; }

@@ -160,7 +160,7 @@ class Model {
       const Layer& layer = layers[i];
       each_token(phase++, [&](int t) { enter_layer(i, t); });
       multiply(phase++, layer.qkv, &layer.out, hidden(), M_, [&](int row, int n, f32x16 v) { store(qkv_[row] + n, v); });
-      each_token(phase++, [&](int t) { prepare_attention(i, cache.layer(i), rows[token_row_[t]], t, token_ids[t]); });
+      prepare_attention(phase++, i, cache.layer(i), rows, token_ids);
       config.is_int8 ? attend<bf16>(phase++, i, cache.layer(i), rows, scratch) : attend<float>(phase++, i, cache.layer(i), rows, scratch);
       quantize(phase++, layer.out, y_);
       multiply(phase++, layer.out, &layer.up, activations(y_), M_, [&](int row, int n, f32x16 v) { add(x_, row, n, v); });
@@ -257,8 +257,26 @@ class Model {
 
   int group() const { return config.n_head / config.n_kv_head; }
 
-  // Value embedding, rotary and norm of q and k; keys and values into the cache.
-  void prepare_attention(int i, const LayerCache& cache, const StepRow& row, int t, int token_id) {
+  // Keys and values into the cache, too, unless attend() does that: a block of it at a time, head by head, since each
+  // token's key has a number in every line of the block.
+  void prepare_attention(int phase, int i, const LayerCache& cache, const std::vector<StepRow>& rows,
+                         const int32_t* token_ids) {
+    const int size = M_ < 4 * kBlock ? kTokenRows : kBlock;
+    team_.share(phase, (M_ + size - 1) / size, [&](int task) {
+      const int first = task * size, last = std::min(M_, first + size);
+      for (int t = first; t < last; ++t) turn_heads(i, rows[token_row_[t]], t, token_ids[t]);
+      for (int head = 0; head < config.n_kv_head; ++head) {
+        for (int t = first; t < last; ++t) {
+          const StepRow& row = rows[token_row_[t]];
+          if (has_one_task_a_head(row)) continue;
+          config.is_int8 ? remember<bf16>(cache, row, t, head) : remember<float>(cache, row, t, head);
+        }
+      }
+    });
+  }
+
+  // Value embedding, rotary and norm of q and k.
+  void turn_heads(int i, const StepRow& row, int t, int token_id) {
     const int D = config.head_dim, Hk = config.n_kv_head;
     const int position = row.start + t - row.first;
     float *q = qkv_[t], *k = q + config.n_head * D, *v = k + Hk * D;
@@ -275,11 +293,7 @@ class Model {
     }
     const float scale = config.qk_scale * config.qk_scale / std::sqrt(static_cast<float>(D));
     for (int head = 0; head < config.n_head; ++head) turn(q + head * D, position, scale);
-    for (int head = 0; head < Hk; ++head) {
-      turn(k + head * D, position, 1.0f);
-      if (has_one_task_a_head(row)) continue;
-      config.is_int8 ? remember<bf16>(cache, row, t, head) : remember<float>(cache, row, t, head);
-    }
+    for (int head = 0; head < Hk; ++head) turn(k + head * D, position, 1.0f);
   }
 
   // Rotary, then norm, of one head's channels; all of it times `scale`.
