@@ -1,8 +1,12 @@
-"""Peak memory of one training step, this process's own: python -m tests.bench.step_memory chunked|whole ROWS CONFIG.
+"""Peak memory of a training step: python -m tests.bench.step_memory chunked|whole ROWS CONFIG.
 
-The interpreter and torch, a few hundred MiB, are not counted; weights, gradients and the optimizer's state are.
+A step is as jobs run it, compiled; the second one is measured, after the first has compiled. What it holds is weights
+and optimizer's state, by their sizes, and what the process grows by meanwhile: gradients and activations. The
+interpreter, torch and its compiler are not counted.
 """
 
+import ctypes
+import gc
 import json
 import sys
 from pathlib import Path
@@ -12,6 +16,7 @@ from torch import Tensor, nn
 
 from nanochat.config import GPTConfig
 from nanochat.model.loss import IGNORE_INDEX, softcap
+from nanochat.recipes.device import choose_device, compile_model
 from tests.bench.training import Trainer
 
 
@@ -21,29 +26,33 @@ class WholeLoss(nn.Module):
     def __init__(self, cap: float) -> None:
         super().__init__()
         self.cap = cap
-        self.rows = None  # what would be compiled for the loss in chunks
+        self.rows = softcap  # compiled where the loss in chunks has its own; not used here
 
     def forward(self, x: Tensor, weight: Tensor, targets: Tensor, reduction: str) -> Tensor:
         logits = softcap(F.linear(x, weight), self.cap).flatten(0, 1)
         return F.cross_entropy(logits, targets.flatten(), ignore_index=IGNORE_INDEX, reduction=reduction)
 
 
-def peak_kib() -> int:
-    """Of this program. getrusage's would be at least that of the process which started it."""
+def resident_kib(which: str) -> int:
+    """VmRSS, or VmHWM: the most there was. getrusage's is at least that of the process which started this one."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{which}:"))
 
 
-def main() -> None:
-    loss, num_rows, config = sys.argv[1], int(sys.argv[2]), GPTConfig(**json.loads(sys.argv[3]))
-    before = peak_kib()
+def peak_bytes(loss: str, num_rows: int, config: GPTConfig) -> int:
     trainer = Trainer(config, num_rows)
     if loss == "whole":
         trainer.model.loss = WholeLoss(config.softcap)  # type: ignore[assignment]
-    trainer.model.compile(dynamic=False)
+    compile_model(trainer.model, None, choose_device())
     trainer.step()
-    print(1024 * (peak_kib() - before))
+    kept = [*trainer.model.parameters(), *(moment.tensor for moment in trainer.optimizer.state().values())]
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    before = resident_kib("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    trainer.step()
+    return sum(tensor.nbytes for tensor in kept) + 1024 * (resident_kib("VmHWM") - before)
 
 
 if __name__ == "__main__":
-    main()
+    print(peak_bytes(sys.argv[1], int(sys.argv[2]), GPTConfig(**json.loads(sys.argv[3]))))

@@ -1,5 +1,6 @@
 """Identity conversations written by this project's own gateway: a model that knows one conversation by heart."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def checkpoint(home: Path) -> Path:
             parameter.zero_()  # no attention, no MLP: what comes out is the token's own embedding
         model.resid_lambdas.fill_(1.0)
         model.embedding.weight.copy_(torch.eye(*model.embedding.weight.shape))
-        for word, following in zip(words[:-1], words[1:], strict=True):
+        for word, following in itertools.pairwise(words):
             model.head.weight[following, word] = 1.0
     saved = store.save(
         home,

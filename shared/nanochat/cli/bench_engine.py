@@ -19,8 +19,8 @@ from nanochat.bench.serving.sweep import Level, Shape, sweep
 from nanochat.bench.timing import Case, DecodingFigures
 from nanochat.bench.work import Weights
 from nanochat.cli.llama_cpp import LLAMA_WEIGHTS, serve_llama_cpp
-from nanochat.cli.temporary_service import random_service
 from nanochat.cli.settings import CliSettings
+from nanochat.cli.temporary_service import random_service
 from nanochat.cli.terminal import print_table, say
 from nanochat.cli.vllm import VLLM, Sizes
 from nanochat.config import GPTConfig

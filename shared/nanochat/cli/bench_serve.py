@@ -15,9 +15,9 @@ from nanochat.bench.serving.client import Dialect, Server
 from nanochat.bench.serving.figures import Spread, Targets
 from nanochat.bench.serving.sweep import Level, LoadKind, Shape, picture, sweep
 from nanochat.cli.client import DEFAULT_URL
-from nanochat.cli.temporary_service import TemporaryService, random_service
 from nanochat.cli.settings import CliSettings
 from nanochat.cli.state import StackState
+from nanochat.cli.temporary_service import TemporaryService, random_service
 from nanochat.cli.terminal import print_table, say
 from nanochat.errors import InvalidConfig
 
@@ -105,7 +105,12 @@ def serve(
 
 
 async def _run_case(
-    case: Case, server: Server, dialect: Dialect, own: TemporaryService | None, num_requests: int, served: dict[str, Any]
+    case: Case,
+    server: Server,
+    dialect: Dialect,
+    own: TemporaryService | None,
+    num_requests: int,
+    served: dict[str, Any],
 ) -> None:
     found: Any
     match case:
