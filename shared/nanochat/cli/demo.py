@@ -25,9 +25,9 @@ from nanochat.protocol.jobs import FINAL_STATUSES, Job
 from nanochat.report.writing import report_folder
 
 QUESTIONS = ("Spell the word: lighthouse", "How many e are in cheerfulness?", "What is 317 + 468?")
-# The demo is made to reach 95%; runs have reached 94% to 100%, as roundings lead training one way or another. Of 200
-# questions a task, chance alone may take some hundredths more.
-MIN_ACCURACY = 0.9
+# The demo is made to reach 95%; runs have reached 93% to 100%, as roundings lead training one way or another. Of 200
+# questions a task, chance alone may take two hundredths more.
+MIN_ACCURACY = 0.93
 MODEL_DEADLINE_S = 15.0
 POLL_S = 0.5
 
