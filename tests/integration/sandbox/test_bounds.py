@@ -157,11 +157,16 @@ ATTACKS: dict[str, tuple[str, set[Outcome], str | None]] = {
 
 
 def confined_processes() -> set[int]:
-    return {
-        process.pid
-        for process in psutil.process_iter(["cmdline"])
-        if any(MARK in part for part in process.info["cmdline"] or [])
-    }
+    """Those of this process, and those that nobody waits for any more; not those of tests that run beside it."""
+    parent = psutil.Process().parent()
+    beside = set(parent.children() if parent is not None else []) - {psutil.Process()}
+    found = set()
+    for process in psutil.process_iter(["cmdline"]):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            is_confined = any(MARK in part for part in process.info["cmdline"] or [])
+            if is_confined and beside.isdisjoint(process.parents()):
+                found.add(process.pid)
+    return found
 
 
 def descriptors() -> set[str]:
