@@ -63,7 +63,7 @@ web: .setup/web
 	@touch $@
 
 # Without a C++ compiler a model runs on torch's own operations; what failed is tried again the next time.
-.setup/native: .setup/python $(wildcard shared/nanochat/native/*.h) $(addprefix shared/nanochat/native/,api.cpp build.py)
+.setup/native: .setup/python $(wildcard shared/nanochat/native/*.h) $(addprefix shared/nanochat/native/,api.cpp training.cpp build.py)
 	@echo "==> kernels for this CPU"
 	@if $(BIN)/python -m nanochat.native.build; then touch $@; fi
 

@@ -2,7 +2,7 @@
 
 A step is as jobs run it, compiled; the second one is measured, after the first has compiled. What it holds is weights
 and optimizer's state, by their sizes, and what the process grows by meanwhile: gradients and activations. The
-interpreter, torch and its compiler are not counted.
+interpreter, torch and its compiler are not counted, nor what malloc would keep of freed tensors: each is the system's.
 """
 
 import ctypes
@@ -19,6 +19,8 @@ from nanochat.model.loss import IGNORE_INDEX, softcap
 from nanochat.recipes.device import choose_device, compile_model
 from tests.bench.training import Trainer
 
+_M_MMAP_THRESHOLD = -3  # glibc's malloc.h
+
 
 class WholeLoss(nn.Module):
     """As it is written down: logits of all tokens, softcapped, then cross entropy."""
@@ -26,7 +28,7 @@ class WholeLoss(nn.Module):
     def __init__(self, cap: float) -> None:
         super().__init__()
         self.cap = cap
-        self.rows = softcap  # compiled where the loss in chunks has its own; not used here
+        self.rows = None  # which the loss in chunks may have compiled
 
     def forward(self, x: Tensor, weight: Tensor, targets: Tensor, reduction: str) -> Tensor:
         logits = softcap(F.linear(x, weight), self.cap).flatten(0, 1)
@@ -40,6 +42,7 @@ def resident_kib(which: str) -> int:
 
 
 def peak_bytes(loss: str, num_rows: int, config: GPTConfig) -> int:
+    ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**16)
     trainer = Trainer(config, num_rows)
     if loss == "whole":
         trainer.model.loss = WholeLoss(config.softcap)  # type: ignore[assignment]

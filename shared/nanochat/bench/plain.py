@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nanochat.bench.timing import Case, Timing
-from nanochat.model.gpt import GPT, Attention, rms_norm
+from nanochat.model.elementwise import rms_norm
+from nanochat.model.gpt import GPT, Attention
 from nanochat.model.rotary import apply_rotary
 from nanochat.tokenizer.special import SPECIAL_TOKENS
 

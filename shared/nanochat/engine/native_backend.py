@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from nanochat.engine.backend import BlockStore, Chunk
+from nanochat.engine.packed_model import NativeCache, NativeModel
 from nanochat.model.gpt import GPT
 from nanochat.model.names import named_tensors
-from nanochat.native.model import NativeCache, NativeModel
 
 # Longer chunks are no faster, and a windowed layer keeps as many tokens beside its window.
 MAX_CHUNK = 256

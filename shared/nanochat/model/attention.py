@@ -15,10 +15,12 @@ from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from nanochat.model.flash_attention import flash_attention, flash_version
 from nanochat.model.precision import is_nvidia
+from nanochat.native import training as native
 
-# flash2, flash3, flash4: flash-attn by version. sdpa: PyTorch's own, with a mask where there is a window. banded: sdpa
-# in pieces of a row, each with the keys it can see. flex: PyTorch's FlexAttention, which passes over masked blocks.
-Backend = Literal["flash2", "flash3", "flash4", "sdpa", "banded", "flex"]
+# flash2, flash3, flash4: flash-attn by version. native: this project's own, for float32 on a CPU. sdpa: PyTorch's own,
+# with a mask where there is a window. banded: sdpa in pieces of a row, each with the keys it can see. flex: PyTorch's
+# FlexAttention, which passes over masked blocks.
+Backend = Literal["flash2", "flash3", "flash4", "native", "sdpa", "banded", "flex"]
 
 # Queries of one piece. A mask saves the fused kernel of CPUs no work, so rows are cut: 0.7 of the time of full causal
 # attention where masks alone take up to 1.9 (docs/performance.md).
@@ -39,13 +41,15 @@ def causal_attention(
 def choose_backend(
     device: torch.device, dtype: torch.dtype, head_dim: int, is_windowed: bool, is_compiled: bool
 ) -> Backend:
-    """flash-attn where it can be had; else PyTorch's own, by what a window costs in it.
+    """flash-attn and the CPU's kernels where they can be had; else PyTorch's own, by what a window costs in it.
 
     FlexAttention is for compiled models: without torch.compile it holds all scores at once.
     """
     version = flash_version(device, dtype, head_dim)
     if version is not None:
         return _FLASH[version]
+    if device.type == "cpu" and dtype == torch.float32 and native.is_available():
+        return "native"
     if not is_windowed:
         return "sdpa"
     if device.type == "cpu":  # where FlexAttention has no backward
@@ -135,6 +139,7 @@ def _flash(version: int) -> Callable[[Tensor, Tensor, Tensor, int, float], Tenso
 
 _FLASH: dict[int, Backend] = {2: "flash2", 3: "flash3", 4: "flash4"}
 _FUNCTIONS: dict[str, Callable[[Tensor, Tensor, Tensor, int, float], Tensor]] = {
+    "native": native.causal_attention,
     "sdpa": _sdpa,
     "banded": _banded,
     "flex": _flex,

@@ -16,6 +16,7 @@ from nanochat.config import GPTConfig
 from nanochat.errors import ContextTooLong
 from nanochat.model.attention import causal_attention
 from nanochat.model.decode_step import DecodeStep
+from nanochat.model.elementwise import rms_norm, squared_relu
 from nanochat.model.kv_cache import KVCache
 from nanochat.model.loss import HeadLoss, softcap
 from nanochat.model.precision import embedding_dtype
@@ -26,11 +27,6 @@ from nanochat.sizes import flops_per_token
 
 # How rows continue a cache: of any length, or a token each.
 CachedStep = RaggedStep | DecodeStep
-
-
-def rms_norm(x: Tensor) -> Tensor:
-    """Over the last dimension, without parameters; eps is the dtype's machine epsilon."""
-    return F.rms_norm(x, (x.size(-1),))
 
 
 class Linear(nn.Module):
@@ -123,7 +119,7 @@ class MLP(nn.Module):
         self.down = Linear(4 * config.n_embd, config.n_embd)
 
     def forward(self, h: Tensor) -> Tensor:
-        out: Tensor = self.down(F.relu(self.up(h)).square())
+        out: Tensor = self.down(squared_relu(self.up(h)))
         return out
 
 
@@ -255,5 +251,7 @@ class GPT(nn.Module):
         return softcap(F.linear(x, self._head_weight().to(x.dtype)), self.config.softcap)
 
     def _head_weight(self) -> Tensor:
-        """Without the padding of the vocabulary."""
-        return self.head.weight[: self.config.vocab_size]
+        """Without the padding of the vocabulary; where there is none the parameter itself, whose gradient is then not
+        copied into a larger one."""
+        weight, vocab_size = self.head.weight, self.config.vocab_size
+        return weight if weight.size(0) == vocab_size else weight[:vocab_size]

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from nanochat.model.product import linear, onednn_is_faster
+from nanochat.native import training as native
 from nanochat.sizes import LOGITS_AT_ONCE
 
 IGNORE_INDEX = -1
-RowLosses = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
+RowLosses = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor, Tensor]]
 
 
 def softcap(logits: Tensor, cap: float) -> Tensor:
@@ -23,22 +24,26 @@ def softcap(logits: Tensor, cap: float) -> Tensor:
     return cap * torch.tanh(logits.float() / cap)
 
 
-def row_losses(logits: Tensor, targets: Tensor, cap: float) -> tuple[Tensor, Tensor]:
-    """Logits (R, V) before the softcap, targets (R,) -> losses (R,) and the gradient (R, V) of their sum, in float32.
+def row_losses(logits: Tensor, targets: Tensor, cap: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits (R, V) before the softcap, targets (R,) -> losses (R,), and the gradient of their sum in two factors,
+    (R, V) and one a row (R,), all float32.
 
-    Rows whose target is -1 have 0 in both.
+    A row's own factor is known only at its end; left to the products around it, each logit is read once. Float32 logits
+    are overwritten. Rows whose target is -1 have the loss and the factor 0.
     """
     below = _below_cap(logits.float(), cap)
     weights = torch.exp(-cap * below)  # at most 1: capped logits need no search for the largest
-    total = weights.sum(dim=-1, keepdim=True)
+    slope = below * (2.0 - below)  # of the softcap: 1 - tanh^2
     is_counted = targets != IGNORE_INDEX
     columns = targets.clamp(min=0)[:, None]
-    at_target = _below_cap(logits.gather(1, columns).float(), cap)
-    losses = torch.where(is_counted, (total.log() + cap * at_target)[:, 0], 0.0)
-    is_target = torch.arange(logits.size(-1), device=logits.device) == columns
-    slope = below * (2.0 - below)  # of the softcap: 1 - tanh^2
-    grad = torch.where(is_counted[:, None], (weights / total - is_target.float()) * slope, 0.0)
-    return losses, grad
+    below_target = _below_cap(logits.gather(1, columns).float(), cap)
+    total = weights.sum(dim=-1, keepdim=True)
+    losses = torch.where(is_counted, (total.log() + cap * below_target)[:, 0], 0.0)
+    grad = weights * slope
+    if logits.dtype == torch.float32:
+        grad = logits.copy_(grad)
+    grad.scatter_add_(1, columns, -total * below_target * (2.0 - below_target))
+    return losses, grad, torch.where(is_counted, 1.0 / total[:, 0], 0.0)
 
 
 def _below_cap(logits: Tensor, cap: float) -> Tensor:
@@ -46,13 +51,19 @@ def _below_cap(logits: Tensor, cap: float) -> Tensor:
     return 2.0 / (torch.exp(logits * (2.0 / cap)) + 1.0)
 
 
+def fastest_row_losses(device: torch.device, dtype: torch.dtype) -> RowLosses:
+    """For logits of that dtype: row_losses, or what computes the same in one reading of them."""
+    has_kernel = device.type == "cpu" and dtype == torch.float32 and native.is_available()
+    return native.row_losses if has_kernel else row_losses
+
+
 class HeadLoss(nn.Module):
-    """The loss of x @ weight.T. `rows` may be a compiled row_losses, which reads a chunk twice and not ten times."""
+    """The loss of x @ weight.T. `rows`: what is to turn a chunk into losses, where it is not the fastest at hand."""
 
     def __init__(self, cap: float) -> None:
         super().__init__()
         self.cap = cap
-        self.rows: RowLosses = row_losses
+        self.rows: RowLosses | None = None
 
     # A loop over chunks would be unrolled into a compiled graph.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -61,10 +72,11 @@ class HeadLoss(nn.Module):
         targets (0 if none), the sum, or with "none" all losses (B, T), 0 where not counted; float32."""
         assert reduction in ("mean", "sum", "none"), f"unknown reduction {reduction!r}"
         rows, flat = x.flatten(0, -2), targets.flatten()
+        row_losses = self.rows or fastest_row_losses(x.device, x.dtype)
         if reduction == "none":
-            each: Tensor = _EachLoss.apply(rows, weight, flat, self.cap, self.rows)  # type: ignore[no-untyped-call]
+            each: Tensor = _EachLoss.apply(rows, weight, flat, self.cap, row_losses)  # type: ignore[no-untyped-call]
             return each.view_as(targets)
-        total: Tensor = _SummedLoss.apply(rows, weight, flat, self.cap, self.rows)  # type: ignore[no-untyped-call]
+        total: Tensor = _SummedLoss.apply(rows, weight, flat, self.cap, row_losses)  # type: ignore[no-untyped-call]
         return total if reduction == "sum" else total / (targets != IGNORE_INDEX).sum().clamp(min=1)
 
 
@@ -120,15 +132,35 @@ def _losses_and_gradients(
     """
     narrow = weight.to(x.dtype)
     losses, x_grad = torch.empty(x.size(0), device=x.device), torch.empty_like(x)
-    weight_grad = torch.zeros(weight.size(1), weight.size(0), device=x.device)  # (C, V): the faster way round
+    weight_grad = _zeros(weight)
     for part in _parts(x, weight):
-        losses[part], grad = rows(_product(x[part], narrow), targets[part], cap)
+        losses[part], grad, factors = rows(_product(x[part], narrow), targets[part], cap)
         if row_weights is not None:
-            grad = grad * row_weights[part, None]
-        grad = grad.to(x.dtype)
-        x_grad[part] = _product(grad, narrow.t())
-        weight_grad += _product(x[part].t(), grad.t())
-    return losses, x_grad, weight_grad.t().to(weight.dtype)
+            factors = factors * row_weights[part]
+        if x.dtype == torch.float32:
+            torch.mul(_product(grad, narrow.t()), factors[:, None], out=x_grad[part])
+            _add_product(weight_grad, grad, x[part] * factors[:, None])
+        else:
+            grad = (grad * factors[:, None]).to(x.dtype)
+            x_grad[part] = _product(grad, narrow.t())
+            _add_product(weight_grad, grad, x[part])
+        del grad  # or two chunks would exist
+    return losses, x_grad, weight_grad.to(weight.dtype)
+
+
+def _zeros(weight: Tensor) -> Tensor:
+    """(V, C) in float32, lying the way round that its product is faster: by oneDNN as (C, V)."""
+    if onednn_is_faster():
+        return torch.zeros(weight.size(1), weight.size(0), device=weight.device).t()
+    return torch.zeros(weight.shape, device=weight.device)
+
+
+def _add_product(total: Tensor, grad: Tensor, x: Tensor) -> None:
+    """total (V, C) += grad (R, V).T @ x (R, C); where the library can add by itself, the product is not held."""
+    if grad.dtype != torch.float32 or onednn_is_faster():
+        total += _product(x.t(), grad.t()).t()
+    else:
+        total.addmm_(grad.t(), x)
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:

@@ -1,12 +1,12 @@
 """The model's step on a CPU, in C++: what decoding costs there is reading weights, and a step of hundreds of small
 operations spends its time between them.
 
-build.py     finds or compiles the library for this machine's instructions
-library.py   its functions, for Python
-model.py     a GPT's weights packed for it, float32 or int8, and its cache
+build.py     finds or compiles the libraries for this machine's instructions
+library.py   their functions, for Python
 *.h api.cpp  the step itself: model.h reads from top to bottom; linear.h and attention.h are what takes the time
+training*    parts of a training step, in a library of their own: attention and the head's losses, with gradients
 
-gpt.py defines the model; this must equal it (tests/numerics/native). A product's row is summed in one fixed order,
-whatever else is in the batch, so a sequence's tokens never depend on its neighbours. Devices other than the CPU, and
-machines without a C++ compiler, run gpt.py itself.
+gpt.py defines the model; the step, packed by engine/packed_model.py, must equal it (tests/numerics/native). A product's
+row is summed in one fixed order, whatever else is in the batch, so a sequence's tokens never depend on its neighbours.
+Devices other than the CPU, and machines without a C++ compiler, run gpt.py itself.
 """

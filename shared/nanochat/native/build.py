@@ -1,6 +1,6 @@
-"""Finds the compiled library for this machine's instructions, or compiles it: once, in about fifteen seconds.
+"""Finds a compiled library for this machine's instructions, or compiles it: once, in about fifteen seconds.
 
-`python -m nanochat.native.build` compiles it ahead, beside this file; with --every-variant for all processors of this
+`python -m nanochat.native.build` compiles both ahead, beside this file; with --every-variant for all processors of this
 architecture, as images need that have no compiler and do not know where they will run.
 """
 
@@ -25,6 +25,21 @@ _TIMEOUT_S = 300.0
 
 
 @dataclass(frozen=True)
+class Kernels:
+    """A library: its source, which includes the rest, and flags of its own. `only`: the one variant that it has."""
+
+    name: str
+    source: str
+    flags: tuple[str, ...] = ()
+    only: str | None = None
+
+
+STEP = Kernels("step", "api.cpp")
+# Its tiles are made for 32 registers of 16 floats; with those of AVX2, torch's own operations are several times faster.
+TRAINING = Kernels("training", "training.cpp", ("-fopenmp",), only="avx512")
+
+
+@dataclass(frozen=True)
 class Variant:
     """Instructions that a compiled library uses: `flags` for the compiler, `needs` as /proc/cpuinfo names them."""
 
@@ -45,29 +60,32 @@ X86_VARIANTS = (
 OTHER_VARIANTS = (Variant("baseline", (), frozenset()),)
 
 
-def variants() -> tuple[Variant, ...]:
+def variants(kernels: Kernels = STEP) -> tuple[Variant, ...]:
     """Those of this architecture, the best first."""
-    return X86_VARIANTS if platform.machine().lower() in ("x86_64", "amd64") else OTHER_VARIANTS
+    found = X86_VARIANTS if platform.machine().lower() in ("x86_64", "amd64") else OTHER_VARIANTS
+    return tuple(variant for variant in found if kernels.only in (None, variant.name))
 
 
-def usable_variants() -> list[Variant]:
+def usable_variants(kernels: Kernels = STEP) -> list[Variant]:
     """Those that this machine's processor can run."""
     flags = _processor_flags()
-    return [variant for variant in variants() if variant.needs <= flags]
+    return [variant for variant in variants(kernels) if variant.needs <= flags]
 
 
-def find_or_compile(folder: Path) -> Path:
-    """The library for this machine: one that was installed, else one in folder, compiled if it is not there.
+def find_or_compile(folder: Path, kernels: Kernels = STEP) -> Path:
+    """A library for this machine: one that was installed, else one in folder, compiled if it is not there.
 
-    Raises Unavailable where there is none and no compiler.
+    Raises Unavailable where there is none and no compiler, or none for this processor.
     """
-    usable = usable_variants()
+    usable = usable_variants(kernels)
+    if not usable:
+        raise Unavailable(f"this processor has not what the kernels for {kernels.name} are made for, {kernels.only}.")
     for variant in usable:
         for place in (PREBUILT, folder):
-            path = place / _file_name(variant)
+            path = place / _file_name(variant, kernels)
             if path.is_file():
                 return path
-    return compile_variant(usable[0], folder)
+    return compile_variant(usable[0], folder, kernels)
 
 
 def find_compiler() -> str | None:
@@ -75,17 +93,18 @@ def find_compiler() -> str | None:
     return next((found for name in _COMPILERS if (found := shutil.which(name))), None)
 
 
-def compile_variant(variant: Variant, folder: Path) -> Path:
+def compile_variant(variant: Variant, folder: Path, kernels: Kernels = STEP) -> Path:
     """Compile into folder. Raises Unavailable with the compiler's last line."""
     compiler = find_compiler()
     if compiler is None:
         raise Unavailable("no C++ compiler (c++, g++ or clang++) is here to compile the CPU's kernels; install one.")
     folder.mkdir(parents=True, exist_ok=True)
-    target = folder / _file_name(variant)
+    target = folder / _file_name(variant, kernels)
     # Several processes may compile at once; each renames a whole file into place.
     with tempfile.TemporaryDirectory(dir=folder) as work:
         made = Path(work) / target.name
-        command = [compiler, *_FLAGS, *variant.flags, str(SOURCES / "api.cpp"), "-o", str(made)]
+        flags = [*_FLAGS, *variant.flags, *kernels.flags]
+        command = [compiler, *flags, str(SOURCES / kernels.source), "-o", str(made)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S)
         except (OSError, subprocess.TimeoutExpired) as exc:
@@ -100,16 +119,16 @@ def compile_variant(variant: Variant, folder: Path) -> Path:
 
 @cache
 def _source_hash() -> str:
-    flags = [*_FLAGS, *(flag for variant in X86_VARIANTS for flag in variant.flags)]
+    flags = [*_FLAGS, *(flag for each in (*X86_VARIANTS, STEP, TRAINING) for flag in each.flags)]
     digest = hashlib.sha256(" ".join(flags).encode())
-    for path in sorted([*SOURCES.glob("*.h"), SOURCES / "api.cpp"]):
+    for path in sorted([*SOURCES.glob("*.h"), *SOURCES.glob("*.cpp")]):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def _file_name(variant: Variant) -> str:
+def _file_name(variant: Variant, kernels: Kernels) -> str:
     """A change of the sources or the flags is another file, so that no old library is ever taken for a new one."""
-    return f"nanochat-{platform.machine().lower()}-{variant.name}-{_source_hash()}.so"
+    return f"nanochat-{kernels.name}-{platform.machine().lower()}-{variant.name}-{_source_hash()}.so"
 
 
 def _processor_flags() -> frozenset[str]:
@@ -123,11 +142,16 @@ def _processor_flags() -> frozenset[str]:
 
 
 def main(arguments: list[str]) -> int:
-    wanted = variants() if "--every-variant" in arguments else usable_variants()[:1]
+    is_for_all = "--every-variant" in arguments
+    wanted = [
+        (variant, kernels)
+        for kernels in (STEP, TRAINING)
+        for variant in (variants(kernels) if is_for_all else usable_variants(kernels)[:1])
+    ]
     try:
-        for variant in wanted:
-            if not (PREBUILT / _file_name(variant)).is_file():
-                compile_variant(variant, PREBUILT)
+        for variant, kernels in wanted:
+            if not (PREBUILT / _file_name(variant, kernels)).is_file():
+                compile_variant(variant, PREBUILT, kernels)
     except Unavailable as exc:
         print(f"{exc.message} Until then models run without them, several times slower on a CPU.", file=sys.stderr)
         return 1

@@ -1,16 +1,16 @@
-"""The compiled library's functions, for Python. Calls release the interpreter's lock: other threads run meanwhile.
+"""The compiled libraries' functions, for Python. Calls release the interpreter's lock: other threads run meanwhile.
 
-Knows nothing of models or tensors (model.py); build.py finds the file.
+Knows nothing of models or tensors (model.py, training.py); build.py finds the files.
 """
 
 import ctypes
-from ctypes import POINTER, Structure, c_float, c_int, c_int32, c_uint64, c_void_p
+from ctypes import POINTER, Structure, c_float, c_int, c_int32, c_int64, c_uint64, c_void_p
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from nanochat.errors import Unavailable
-from nanochat.native.build import find_or_compile
+from nanochat.native.build import STEP, TRAINING, find_or_compile
 from nanochat.settings import CommonSettings
 
 QKV, OUT, UP, DOWN, HEAD = range(5)
@@ -38,8 +38,23 @@ class Config(Structure):
     ]
 
 
+class AttentionShape(Structure):
+    """training_attention.h's struct of the same name."""
+
+    _fields_ = [
+        ("B", c_int32),
+        ("T", c_int32),
+        ("H", c_int32),
+        ("Hk", c_int32),
+        ("D", c_int32),
+        ("window", c_int32),
+        ("scale", c_float),
+    ]
+
+
 _P = c_void_p  # an address: of an object of the library's, or of numbers
-_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
+_Signatures = dict[str, tuple[Any, list[Any]]]
+_STEP: _Signatures = {
     "model_new": (_P, [POINTER(Config), _P]),
     "model_free": (None, [_P]),
     "model_set_matrix": (c_int, [_P, c_int, c_int32, _P, c_int, c_int]),
@@ -56,19 +71,24 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "cache_restore_block": (c_int, [_P, c_int, c_int, _P]),
     "step": (c_int, [_P, _P, _P, c_int, c_int, _P, _P, _P, c_int, _P]),
 }
+_TRAINING: _Signatures = {
+    "row_losses": (c_int, [_P, _P, c_int64, c_int64, c_float, _P, _P]),
+    "attention_forward": (c_int, [POINTER(AttentionShape), *[_P] * 5]),
+    "attention_backward": (c_int, [POINTER(AttentionShape), *[_P] * 9]),
+}
 
 
 class Library:
     """`call` a function by its name without "nanochat_"."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, signatures: _Signatures) -> None:
         self.path = path
         try:
             loaded = ctypes.CDLL(str(path))
         except OSError as exc:
             raise Unavailable(f"the CPU's kernels in {path} cannot be loaded: {exc}; remove the file.") from exc
         self._functions: dict[str, Any] = {}
-        for name, (result, arguments) in _SIGNATURES.items():
+        for name, (result, arguments) in signatures.items():
             function = getattr(loaded, f"nanochat_{name}")
             function.restype, function.argtypes = result, arguments
             self._functions[name] = function
@@ -87,5 +107,15 @@ class Library:
 
 @cache
 def load() -> Library:
-    """The one of this process, compiled on first use into $NANOCHAT_HOME/native. Raises Unavailable."""
-    return Library(find_or_compile(CommonSettings.load().home_dir / "native"))
+    """The model's step, once a process; compiled on first use into $NANOCHAT_HOME/native. Raises Unavailable."""
+    return Library(find_or_compile(_folder(), STEP), _STEP)
+
+
+@cache
+def load_training() -> Library:
+    """Parts of a training step, likewise. Raises Unavailable."""
+    return Library(find_or_compile(_folder(), TRAINING), _TRAINING)
+
+
+def _folder() -> Path:
+    return CommonSettings.load().home_dir / "native"

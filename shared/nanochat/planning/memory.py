@@ -70,14 +70,13 @@ def optimizer_bytes(config: GPTConfig, num_ranks: int = 1) -> int:
 def activation_bytes(config: GPTConfig, num_tokens: int, compute_bytes: int) -> int:
     """What the backward pass of num_tokens tokens needs, and the copies of weights that products were computed with."""
     C, L, kv_width = config.n_embd, config.n_layer, config.n_kv_head * config.head_dim
-    # A layer: the residual stream before and after its mix with x0, and after attention (3 C); two normed inputs (2 C);
-    # queries before and after their norm, attention's output (3 C); keys before and after, values (3 kv); in the mlp
-    # the squared ReLU and its square (8 C).
-    values = L * (16 * C + 3 * kv_width)
+    # A layer: the residual stream before its mix with x0 (C), two normed inputs (2 C), queries, keys and values as
+    # attention reads them (C + 2 kv), its output (C), the mlp's squared ReLU (4 C).
+    values = L * (9 * C + 2 * kv_width)
     # A gated value embedding, before its gate.
     values += kv_width * sum(config.has_value_embedding(layer) for layer in range(L))
-    # Around the layers: the embedding and its norm, x0, the middle for backout, the final norm and its input.
-    values += 6 * C
+    # Around the layers: the embedding's norm, x0, the final norm.
+    values += 3 * C
     casts = 0
     if compute_bytes != _FLOAT32:
         groups = parameters_by_group(config)

@@ -15,10 +15,10 @@ from transformers import NanoChatConfig, NanoChatForCausalLM
 
 from nanochat.checkpoint import imports, store
 from nanochat.config import GPTConfig
+from nanochat.engine.packed_model import NativeModel
 from nanochat.errors import Conflict, DataError, InvalidConfig, NotFound
 from nanochat.model.gpt import GPT
 from nanochat.model.names import load_tensors
-from nanochat.native.model import NativeModel
 from nanochat.optim.groups import param_groups
 from nanochat.optim.optimizer import MuonAdamW
 from nanochat.tokenizer.bpe import SPLIT_PATTERN, Tokenizer

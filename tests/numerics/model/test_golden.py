@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from nanochat.config import GPTConfig
+from nanochat.engine.packed_model import NativeModel
 from nanochat.model.gpt import GPT
 from nanochat.model.names import load_tensors, named_parameters, named_tensors
-from nanochat.native.model import NativeModel
 from nanochat.optim.groups import LearningRates, param_groups
 from nanochat.optim.optimizer import MuonAdamW
 

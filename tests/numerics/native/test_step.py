@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from nanochat.config import GPTConfig
+from nanochat.engine.packed_model import NativeCache, NativeModel, Weights
 from nanochat.model.gpt import GPT
 from nanochat.model.names import named_tensors
-from nanochat.native.model import NativeCache, NativeModel, Weights
 from tests.numerics.constants import EARLIER, FIRST
 
 pytestmark = pytest.mark.usefixtures("kernels")

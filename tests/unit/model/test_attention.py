@@ -17,6 +17,7 @@ from nanochat.model.attention import (
     choose_backend,
     visible_keys,
 )
+from nanochat.native import training as native
 
 SCALE = 0.3
 CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda", 0), torch.device("mps")
@@ -50,13 +51,42 @@ def gradients(attend: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, up
     ("length", "window"),
     [(5, 2), (5, 4), (5, 99), (BAND, 7), (3 * BAND + 1, 1), (3 * BAND - 1, 128), (300, 298), (300, 299)],
 )
-@pytest.mark.parametrize("backend", [None, "sdpa", "banded"])
+@pytest.mark.parametrize("backend", [None, "native", "sdpa", "banded"])
 def test_rows_from_the_start_see_their_window(backend: Backend | None, length: int, window: int, kv_heads: int) -> None:
+    if backend == "native" and not native.is_available():
+        pytest.skip("no kernels can be had for this CPU")
     q, k, v, upstream = tensors(length, kv_heads)
     found = gradients(lambda *x: causal_attention(*x, window, SCALE, backend), q, k, v, upstream)
     expected = gradients(lambda *x: written_out(*x, window), q, k, v, upstream)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=2e-5)
+
+
+@pytest.mark.skipif(not native.is_available(), reason="no kernels can be had for this CPU")
+@pytest.mark.parametrize("head_dim", [1, 8, 24, 64, 80, 128])
+@pytest.mark.parametrize(("length", "window"), [(1, 0), (47, 0), (49, 49), (130, 33)])
+def test_the_cpus_kernels_take_heads_of_any_width(length: int, window: int, head_dim: int) -> None:
+    """Laid out head by head instead of token by token, too: then they are copied."""
+    q, k, v, upstream = (x.double() for x in tensors(length, 2, head_dim=head_dim))
+    expected = gradients(lambda *x: written_out(*x, window), q, k, v, upstream)
+    apart = [x.float().transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k, v, upstream)]
+    found = gradients(lambda *x: native.causal_attention(*x, window, SCALE), *apart)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=1e-5, atol=4e-5)
+
+
+@pytest.mark.skipif(not native.is_available(), reason="no kernels can be had for this CPU")
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_the_cpus_kernels_give_the_same_with_any_number_of_threads(num_threads: int) -> None:
+    q, k, v, upstream = tensors(200, 2, head_dim=32)
+    expected = gradients(lambda *x: native.causal_attention(*x, 50, SCALE), q, k, v, upstream)
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        found = gradients(lambda *x: native.causal_attention(*x, 50, SCALE), q, k, v, upstream)
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
@@ -218,13 +248,18 @@ def test_the_newest_flash_attn_that_suits_is_chosen(
     assert choose_backend(CUDA, torch.bfloat16, head_dim, True, True) == expected
 
 
-def test_without_flash_attn_a_backend_is_chosen_by_what_windows_cost_in_it(install: Any) -> None:
+def test_without_flash_attn_a_backend_is_chosen_by_what_windows_cost_in_it(
+    install: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     install(*ALL)
     assert choose_backend(CUDA, torch.float32, 64, True, True) == "flex"  # flash-attn is for half precision
     assert choose_backend(CUDA, torch.float32, 64, True, False) == "sdpa"  # it would hold all scores at once
     assert choose_backend(CUDA, torch.float32, 64, False, True) == "sdpa"
-    assert choose_backend(CPU, torch.float32, 64, True, True) == "banded"
-    assert choose_backend(CPU, torch.float32, 64, False, True) == "sdpa"
+    assert choose_backend(CPU, torch.bfloat16, 64, True, True) == "banded"
+    assert choose_backend(CPU, torch.bfloat16, 64, False, True) == "sdpa"
+    for has_kernels, expected in ((True, {"native"}), (False, {"banded", "sdpa"})):
+        monkeypatch.setattr(native, "is_available", lambda found=has_kernels: found)
+        assert {choose_backend(CPU, torch.float32, 64, windowed, True) for windowed in (True, False)} == expected
     assert choose_backend(MPS, torch.float32, 64, True, False) == "sdpa"
     install(*ALL, capability=(9, 4), hip="7.1.25424")
     assert choose_backend(CUDA, torch.bfloat16, 64, True, True) == "flex"  # AMD's

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nanochat.model import loss as loss_module
-from nanochat.model.loss import HeadLoss, row_losses, softcap
+from nanochat.model.loss import HeadLoss, RowLosses, row_losses, softcap
+from nanochat.native import training as native
 
 CAP = 15.0
 B, T, C, V = 3, 7, 16, 50
@@ -34,10 +35,20 @@ def whole(x: Tensor, weight: Tensor, targets: Tensor, reduction: str) -> Tensor:
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction=reduction)
 
 
+@pytest.fixture(params=[row_losses, native.row_losses], ids=["written out", "native"])
+def rows(request: pytest.FixtureRequest) -> RowLosses:
+    if request.param is native.row_losses and not native.is_available():
+        pytest.skip("no kernels can be had for this CPU")
+    chosen: RowLosses = request.param
+    return chosen
+
+
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-def test_losses_and_gradients_are_those_of_whole_logits(reduction: str) -> None:
+def test_losses_and_gradients_are_those_of_whole_logits(reduction: str, rows: RowLosses) -> None:
     x, weight, targets = inputs()
-    found = HeadLoss(CAP)(x, weight, targets, reduction)
+    head_loss = HeadLoss(CAP)
+    head_loss.rows = rows
+    found = head_loss(x, weight, targets, reduction)
     expected = whole(x, weight, targets, reduction).view_as(found)
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
     # Each row with a weight of its own, as a policy gradient has it.
@@ -74,7 +85,7 @@ def test_a_sum_beyond_float16_is_a_gradient_all_the_same() -> None:
 def test_no_more_than_a_chunk_of_logits_exists() -> None:
     shapes = []
 
-    def rows(logits: Tensor, targets: Tensor, cap: float) -> tuple[Tensor, Tensor]:
+    def rows(logits: Tensor, targets: Tensor, cap: float) -> tuple[Tensor, Tensor, Tensor]:
         shapes.append(logits.shape)
         return row_losses(logits, targets, cap)
 
@@ -93,14 +104,35 @@ def test_where_nothing_counts_the_mean_is_zero_and_has_no_gradient() -> None:
     assert not x.grad.any() and not weight.grad.any()
 
 
-def test_logits_beyond_all_bounds_have_finite_losses() -> None:
+def test_logits_beyond_all_bounds_have_finite_losses(rows: RowLosses) -> None:
     logits = torch.tensor([[1e30, -1e30, 0.0], [3e38, 3e38, -3e38]])
-    losses, grad = row_losses(logits, torch.tensor([1, 0]), CAP)
     expected = F.cross_entropy(softcap(logits, CAP), torch.tensor([1, 0]), reduction="none")
+    losses, grad, factors = rows(logits, torch.tensor([1, 0]), CAP)
     torch.testing.assert_close(losses, expected)
-    assert grad.isfinite().all()
+    assert (grad * factors[:, None]).isfinite().all()
 
 
-def test_what_is_no_number_stays_none() -> None:
-    losses, _ = row_losses(torch.tensor([[float("nan"), 0.0]]), torch.tensor([1]), CAP)
+def test_what_is_no_number_stays_none(rows: RowLosses) -> None:
+    losses, *_ = rows(torch.tensor([[float("nan"), 0.0]]), torch.tensor([1]), CAP)
     assert losses.isnan().all()
+
+
+def test_float32_logits_are_overwritten_and_narrower_ones_are_not(rows: RowLosses) -> None:
+    logits, targets = torch.randn(3, V), torch.tensor([1, -1, 4])
+    assert rows(logits, targets, CAP)[1].data_ptr() == logits.data_ptr()
+    narrow = torch.randn(3, V).bfloat16()
+    before = narrow.clone()
+    assert row_losses(narrow, targets, CAP)[1].dtype == torch.float32
+    assert torch.equal(narrow, before)
+
+
+@pytest.mark.parametrize("vocab_size", [1, 15, 16, 63, 64, 130])
+def test_vocabularies_of_any_size_have_the_kernels_losses(rows: RowLosses, vocab_size: int) -> None:
+    """Beyond the last whole vector of sixteen, too."""
+    logits, targets = 20 * torch.randn(4, vocab_size), torch.tensor([0, vocab_size - 1, -1, vocab_size // 2])
+    wide = logits.double().requires_grad_()
+    expected = F.cross_entropy(CAP * torch.tanh(wide / CAP), targets, ignore_index=-1, reduction="none")
+    (expected_grad,) = torch.autograd.grad(expected.sum(), wide)
+    losses, grad, factors = rows(logits, targets, CAP)
+    torch.testing.assert_close(losses.double(), expected.detach(), rtol=1e-5, atol=2e-5)
+    torch.testing.assert_close((grad * factors[:, None]).double(), expected_grad, rtol=1e-4, atol=1e-6)

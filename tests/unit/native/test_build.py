@@ -7,7 +7,7 @@ import pytest
 
 from nanochat.errors import Unavailable
 from nanochat.native import build
-from nanochat.native.build import Variant, find_or_compile, usable_variants
+from nanochat.native.build import TRAINING, Variant, find_or_compile, usable_variants
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def test_the_best_variant_of_the_processor_is_compiled_once(
     compiled: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     variants = (Variant("wide", ("-mwide",), frozenset({"wide"})), Variant("plain", (), frozenset()))
-    monkeypatch.setattr(build, "variants", lambda: variants)
+    monkeypatch.setattr(build, "variants", lambda kernels: variants)
     first = find_or_compile(tmp_path / "cache")
     assert ("-plain-" in first.name, first.read_text()) == (True, "compiled\n")
     assert find_or_compile(tmp_path / "cache") == first
@@ -45,7 +45,7 @@ def test_one_that_was_compiled_ahead_is_taken(
     assert build.main([]) == 0
     assert find_or_compile(tmp_path / "cache").parent == tmp_path / "ahead"
     assert build.main(["--every-variant"]) == 0
-    assert len(list((tmp_path / "ahead").iterdir())) == len(build.variants())
+    assert len(list((tmp_path / "ahead").iterdir())) == len(build.variants()) + len(build.variants(TRAINING))
 
 
 def test_a_change_of_the_sources_is_another_library(
@@ -69,6 +69,15 @@ def test_what_the_compiler_refuses_is_told(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(Unavailable, match="could not compile the CPU's kernels"):
         build.compile_variant(Variant("odd", ("-mno-such-instructions",), frozenset()), tmp_path / "cache")
     assert not list((tmp_path / "cache").iterdir())
+
+
+def test_a_processor_that_the_kernels_are_not_made_for_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "_processor_flags", lambda: frozenset({"avx2", "fma", "bmi2", "f16c"}))
+    with pytest.raises(Unavailable, match="kernels for training are made for, avx512"):
+        find_or_compile(tmp_path, TRAINING)
+    assert find_or_compile(tmp_path).is_file()
 
 
 def test_every_processor_has_a_variant() -> None:

@@ -1,0 +1,99 @@
+"""Parts of a training step on a CPU as operations of torch: attention with its gradients, and the head's losses.
+
+For float32, with AVX-512, where torch's own take a quarter of the processor's speed (docs/performance.md). attention.py
+and loss.py say what they compute and choose them where is_available(); tests hold the two together.
+"""
+
+import ctypes
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nanochat.errors import Unavailable
+from nanochat.native.library import AttentionShape, Library, load_training
+
+
+@cache
+def is_available() -> bool:
+    """Whether there is a library for this machine. Compiles it on first use where none was installed."""
+    try:
+        load_training()
+    except Unavailable:
+        return False
+    return True
+
+
+def row_losses(logits: Tensor, targets: Tensor, cap: float) -> tuple[Tensor, Tensor, Tensor]:
+    """loss.py's row_losses, for logits (R, V) that lie row after row."""
+    assert logits.is_contiguous() and logits.dtype == torch.float32
+    targets = targets.contiguous()
+    losses, factors = logits.new_empty(len(logits)), logits.new_empty(len(logits))
+    _call("row_losses", logits, targets, *logits.shape, cap, losses, factors)
+    return losses, logits, factors
+
+
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float) -> Tensor:
+    """As in attention.py: q (B, T, H, D), k and v (B, T, Hk, D) -> (B, T, H, D)."""
+    y: Tensor = _attend(q, k, v, window, scale)[0]
+    return y
+
+
+@torch.library.custom_op("nanochat::cpu_attention", mutates_args=())
+def _attend(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float) -> tuple[Tensor, Tensor]:
+    """The output, and of each query the logarithm of its sum of weights (B, H, T)."""
+    q, k, v = (x.contiguous() for x in (q, k, v))
+    y, lse = torch.empty_like(q), q.new_empty(q.size(0), q.size(2), q.size(1))
+    _call("attention_forward", _shape(q, k, window, scale), q, k, v, y, lse)
+    return y, lse
+
+
+@_attend.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float) -> tuple[Tensor, Tensor]:
+    return q.new_empty(q.shape), q.new_empty(q.size(0), q.size(2), q.size(1))
+
+
+@torch.library.custom_op("nanochat::cpu_attention_backward", mutates_args=())
+def _attend_backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, y: Tensor, lse: Tensor, window: int, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    grad, q, k, v, y, lse = (x.contiguous() for x in (grad, q, k, v, y, lse))
+    grads = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+    _call("attention_backward", _shape(q, k, window, scale), q, k, v, y, lse, grad, *grads)
+    return grads
+
+
+@_attend_backward.register_fake
+def _(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, y: Tensor, lse: Tensor, window: int, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    q, k, v, ctx.window, ctx.scale = inputs
+    ctx.save_for_backward(q, k, v, *output)
+    ctx.mark_non_differentiable(output[1])
+
+
+def _backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    return (*_attend_backward(grad, *ctx.saved_tensors, ctx.window, ctx.scale), None, None)
+
+
+_attend.register_autograd(_backward, setup_context=_setup_context)
+
+
+def _shape(q: Tensor, k: Tensor, window: int, scale: float) -> AttentionShape:
+    return AttentionShape(*q.shape[:3], *k.shape[2:], min(window, q.size(1)), scale)
+
+
+def _call(name: str, *arguments: Tensor | AttentionShape | float) -> None:
+    library: Library = load_training()
+    library.call(name, *map(_passed, arguments))
+
+
+def _passed(argument: Tensor | AttentionShape | float) -> object:
+    if isinstance(argument, Tensor):
+        return argument.data_ptr()
+    return ctypes.byref(argument) if isinstance(argument, AttentionShape) else argument
