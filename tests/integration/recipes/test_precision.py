@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from nanochat.model.gpt import GPT
+from nanochat.native import training as native
 from nanochat.protocol.progress import Metric, Setup
 from nanochat.recipes import device, loss_scale, pretrain
 from nanochat.recipes.loss_scale import LossScale
@@ -34,7 +35,9 @@ def test_every_precision_learns_alike(workshop: Workshop, monkeypatch: pytest.Mo
         assert bpb[precision] == pytest.approx(bpb["fp32"], rel=0.02)
     assert len(set(bpb.values())) == 4
     setups = {precision: next(line for line in one.lines if isinstance(line, Setup)) for precision, one in ran.items()}
-    assert all(setup.precision == precision and setup.attention == "sdpa" for precision, setup in setups.items())
+    assert [setup.precision for setup in setups.values()] == list(ran)
+    of_floats = "native" if native.is_available() else "sdpa"
+    assert [setup.attention for setup in setups.values()] == [of_floats, "sdpa", "sdpa", "sdpa"]
     assert newest(ran["fp16"], "loss_scale") == 2**16 and newest(ran["fp16"], "num_skipped_steps") == 0
     state = {precision: workshop.state(str(one.result.output)) for precision, one in ran.items()}
     assert state["fp16"]["loss_scale"] == {"value": 2.0**16, "num_good_steps": 6}
