@@ -7,7 +7,7 @@ import pytest
 
 from nanochat.errors import Unavailable
 from nanochat.native import build
-from nanochat.native.build import TRAINING, Variant, find_or_compile, usable_variants
+from nanochat.native.build import STEP, TRAINING, Kernels, Variant, find_or_compile, usable_variants
 
 
 @pytest.fixture
@@ -46,6 +46,26 @@ def test_one_that_was_compiled_ahead_is_taken(
     assert find_or_compile(tmp_path / "cache").parent == tmp_path / "ahead"
     assert build.main(["--every-variant"]) == 0
     assert len(list((tmp_path / "ahead").iterdir())) == len(build.variants()) + len(build.variants(TRAINING))
+
+
+def test_what_one_library_fails_at_leaves_the_other(
+    compiled: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As with a compiler that has no OpenMP."""
+    monkeypatch.setattr(build, "PREBUILT", tmp_path / "ahead")
+    monkeypatch.setattr(build.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(build, "_processor_flags", lambda: build.X86_VARIANTS[0].needs)
+    compile_variant = build.compile_variant
+
+    def fail_for_training(variant: Variant, folder: Path, kernels: Kernels = STEP) -> Path:
+        if kernels is STEP:
+            return compile_variant(variant, folder, kernels)
+        raise Unavailable("no OpenMP.")
+
+    monkeypatch.setattr(build, "compile_variant", fail_for_training)
+    assert build.main([]) == 1
+    assert capsys.readouterr().err == f"no OpenMP. {TRAINING.without}\n"
+    assert find_or_compile(tmp_path / "cache").parent == tmp_path / "ahead"
 
 
 def test_a_change_of_the_sources_is_another_library(
