@@ -1,5 +1,6 @@
-"""The model's step on a CPU, in C++: what decoding costs there is reading weights, and a step of hundreds of small
-operations spends its time between them.
+"""C++ for the CPU: the model's step when it answers, and parts of a training step.
+
+What decoding costs is reading weights, and a step of hundreds of small operations spends its time between them.
 
 build.py     finds or compiles the libraries for this machine's instructions
 library.py   their functions, for Python

@@ -1,6 +1,6 @@
 // What training.py calls: parts of a training step that torch does at a fraction of the processor's speed. Threads are
 // OpenMP's, torch's own: others would share cores with those, which go on spinning after each product.
-// Functions give 0, or -1 where memory ran out: then nothing was done.
+// Functions give 0; -1 where memory ran out, -2 where a target lies out of range: then nothing was done.
 #include <memory>
 #include <new>
 
@@ -12,7 +12,7 @@
 using namespace nanochat;
 
 namespace {
-constexpr int kNoMemory = -1;
+constexpr int kNoMemory = -1, kOutOfRange = -2, kIgnored = -1;
 
 // work(attention, b, kv_head) for every key/value head of every row.
 template <typename Work>
@@ -36,6 +36,7 @@ extern "C" {
 // logits (R, V), targets, losses and factors (R,)
 int nanochat_row_losses(float* logits, const int64_t* targets, int64_t R, int64_t V, float cap, float* losses,
                         float* factors) {
+  if (std::any_of(targets, targets + R, [&](int64_t target) { return target < kIgnored || target >= V; })) return kOutOfRange;
 #pragma omp parallel for schedule(static)
   for (int64_t r = 0; r < R; ++r) row_loss(logits + r * V, targets[r], V, cap, losses[r], factors[r]);
   return 0;

@@ -1,10 +1,11 @@
 """Parts of a training step on a CPU as operations of torch: attention with its gradients, and the head's losses.
 
-For float32, with AVX-512, where torch's own take a quarter of the processor's speed (docs/performance.md). attention.py
+For float32, with AVX-512, where torch's attention has a third of a product's speed (docs/performance.md). attention.py
 and loss.py say what they compute and choose them where is_available(); tests hold the two together.
 """
 
 import ctypes
+import logging
 from functools import cache
 from typing import Any
 
@@ -14,19 +15,22 @@ from torch import Tensor
 from nanochat.errors import Unavailable
 from nanochat.native.library import AttentionShape, Library, load_training
 
+log = logging.getLogger(__name__)
+
 
 @cache
 def is_available() -> bool:
-    """Whether there is a library for this machine. Compiles it on first use where none was installed."""
+    """Whether there is a library for this machine, compiled on first use where none was installed. Logs why not."""
     try:
         load_training()
-    except Unavailable:
+    except Unavailable as exc:
+        log.info("training_kernels_unavailable", extra={"reason": exc.message})
         return False
     return True
 
 
 def row_losses(logits: Tensor, targets: Tensor, cap: float) -> tuple[Tensor, Tensor, Tensor]:
-    """loss.py's row_losses, for logits (R, V) that lie row after row."""
+    """loss.py's row_losses, for logits (R, V) that lie row after row. Raises IndexError where a target is no column."""
     assert logits.is_contiguous() and logits.dtype == torch.float32
     targets = targets.contiguous()
     losses, factors = logits.new_empty(len(logits)), logits.new_empty(len(logits))
@@ -43,6 +47,8 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float)
 @torch.library.custom_op("nanochat::cpu_attention", mutates_args=())
 def _attend(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float) -> tuple[Tensor, Tensor]:
     """The output, and of each query the logarithm of its sum of weights (B, H, T)."""
+    assert k.shape == v.shape and q.shape[::3] == k.shape[::3] and q.size(1) == k.size(1)
+    assert q.size(2) % k.size(2) == 0 and {x.dtype for x in (q, k, v)} == {torch.float32}
     q, k, v = (x.contiguous() for x in (q, k, v))
     y, lse = torch.empty_like(q), q.new_empty(q.size(0), q.size(2), q.size(1))
     _call("attention_forward", _shape(q, k, window, scale), q, k, v, y, lse)

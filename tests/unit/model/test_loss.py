@@ -126,6 +126,16 @@ def test_float32_logits_are_overwritten_and_narrower_ones_are_not(rows: RowLosse
     assert torch.equal(narrow, before)
 
 
+@pytest.mark.skipif(not native.is_available(), reason="no kernels can be had for this CPU")
+@pytest.mark.parametrize("target", [-2, V, 2**40])
+def test_a_target_that_is_no_column_is_refused_and_nothing_is_written(target: int) -> None:
+    logits = torch.randn(2, V)
+    before = logits.clone()
+    with pytest.raises(IndexError):
+        native.row_losses(logits, torch.tensor([0, target]), CAP)
+    assert torch.equal(logits, before)
+
+
 @pytest.mark.parametrize("vocab_size", [1, 15, 16, 63, 64, 130])
 def test_vocabularies_of_any_size_have_the_kernels_losses(rows: RowLosses, vocab_size: int) -> None:
     """Beyond the last whole vector of sixteen, too."""
