@@ -150,6 +150,13 @@ inline void multiply_tile(const uint8_t* a, size_t lda, const int8_t* b, size_t 
 }
 #endif
 
+// Where a product's outputs lie, row by row.
+struct Outputs {
+  float* values;
+  size_t ld;
+  float* at(int row, int n) const { return values + static_cast<size_t>(row) * ld + n; }
+};
+
 // Activations as a product takes them: float32, and for an int8 weight bytes around 128 with a scale a row.
 struct Activations {
   const float* values;
@@ -223,15 +230,15 @@ class Linear {
     return {panel(group * kPanels), panels * panel_bytes()};
   }
 
-  // finish(row, first output, sixteen of them): every output of one task, panels of the padding included. `soon` is what
-  // the thread reads next.
+  // finish(where they lie, number of the first, sixteen outputs): all those of one task, panels of the padding included.
+  // `soon` is what the thread reads next.
   template <typename Finish>
-  void run_task(int task, int M, const Activations& x, Span soon, const Finish& finish) const {
+  void run_task(int task, int M, const Activations& x, Span soon, Outputs y, const Finish& finish) const {
     const int first_panel = task / row_blocks(M) * kPanels;
     const int first_row = task % row_blocks(M) * kTaskRows, last_row = std::min(M, first_row + kTaskRows);
     const int panels = std::min(kPanels, num_panels_ - first_panel);
     const auto compute = [&](int row, auto fetch) {
-      dispatch<kRows, kPanels>(std::min(kRows, last_row - row), panels, row, first_panel, x, fetch, finish);
+      dispatch<kRows, kPanels>(std::min(kRows, last_row - row), panels, row, first_panel, x, fetch, y, finish);
     };
     compute(first_row, FetchAhead{});
     const size_t steps = static_cast<size_t>((last_row - first_row - 1) / kRows) * num_lines();  // of the other tiles
@@ -247,27 +254,35 @@ class Linear {
  private:
   // From a number of rows and panels to the tile of that size.
   template <int R, int P, typename F, typename Finish>
-  void dispatch(int rows, int panels, int row, int panel, const Activations& x, F fetch, const Finish& finish) const {
+  void dispatch(int rows, int panels, int row, int panel, const Activations& x, F fetch, Outputs y,
+                const Finish& finish) const {
     if constexpr (P > 1) {
-      if (panels < P) return dispatch<R, P - 1>(rows, panels, row, panel, x, fetch, finish);
+      if (panels < P) return dispatch<R, P - 1>(rows, panels, row, panel, x, fetch, y, finish);
     }
     if constexpr (R > 1) {
-      if (rows < R) return dispatch<R - 1, P>(rows, panels, row, panel, x, fetch, finish);
+      if (rows < R) return dispatch<R - 1, P>(rows, panels, row, panel, x, fetch, y, finish);
     }
-    is_int8_ ? int8_tile<R, P>(row, panel, x, fetch, finish) : float_tile<R, P>(row, panel, x, fetch, finish);
+    // Before they are written, or the last sums of each tile wait for the lines.
+    unrolled<R>([&](auto r) NANOCHAT_INLINE {
+      unrolled<P>([&](auto j) NANOCHAT_INLINE { __builtin_prefetch(y.at(row + r, (panel + j) * kLanes), 1, 3); });
+    });
+    is_int8_ ? int8_tile<R, P>(row, panel, x, fetch, y, finish) : float_tile<R, P>(row, panel, x, fetch, y, finish);
   }
 
   template <int R, int P, typename F, typename Finish>
-  void float_tile(int row, int first_panel, const Activations& x, F fetch, const Finish& finish) const {
+  void float_tile(int row, int first_panel, const Activations& x, F fetch, Outputs y, const Finish& finish) const {
     f32x16 sums[R][P] = {};
     multiply_tile<R, P>(x.values + row * x.ld, x.ld, reinterpret_cast<const float*>(panel(first_panel)),
                         panel_bytes() / sizeof(float), kLanes, K_, sums, fetch);
     for (int r = 0; r < R; ++r)
-      for (int j = 0; j < P; ++j) finish(row + r, (first_panel + j) * kLanes, sums[r][j]);
+      for (int j = 0; j < P; ++j) {
+        const int n = (first_panel + j) * kLanes;
+        finish(y.at(row + r, n), n, sums[r][j]);
+      }
   }
 
   template <int R, int P, typename F, typename Finish>
-  void int8_tile(int row, int first_panel, const Activations& x, F fetch, const Finish& finish) const {
+  void int8_tile(int row, int first_panel, const Activations& x, F fetch, Outputs y, const Finish& finish) const {
     i32x16 sums[R][P];
     multiply_tile<R, P>(x.bytes + row * x.bytes_ld, x.bytes_ld, reinterpret_cast<const int8_t*>(panel(first_panel)),
                         panel_bytes(), padded_K_, sums, fetch);
@@ -276,7 +291,7 @@ class Linear {
         const int n = (first_panel + j) * kLanes;
         const i32x16 offset = *reinterpret_cast<const i32x16*>(offsets_.get() + n);
         const f32x16 exact = __builtin_convertvector(sums[r][j] - offset, f32x16);
-        finish(row + r, n, exact * (load(scales_.get() + n) * x.scales[row + r]));
+        finish(y.at(row + r, n), n, exact * (load(scales_.get() + n) * x.scales[row + r]));
       }
   }
 

@@ -153,24 +153,27 @@ class Model {
 
   void work(int thread, const KVCache& cache, const std::vector<StepRow>& rows, const int32_t* token_ids,
             const int32_t* previous_ids, const std::vector<int>& wanted, float* logits) {
+    const auto put = [](float* at, int, f32x16 v) { store(at, v); };
+    const auto add = [](float* at, int, f32x16 v) { store(at, load(at) + v); };
     int phase = 0;
     float* scratch = scratch_.get() + scratch_size_ * thread;
     each_token(phase++, [&](int t) { embed(t, token_ids[t], previous_ids[t]); });
     for (int i = 0; i < config.n_layer; ++i) {
       const Layer& layer = layers[i];
       each_token(phase++, [&](int t) { enter_layer(i, t); });
-      multiply(phase++, layer.qkv, &layer.out, hidden(), M_, [&](int row, int n, f32x16 v) { store(qkv_[row] + n, v); });
+      multiply(phase++, layer.qkv, &layer.out, hidden(), M_, outputs(qkv_), put);
       prepare_attention(phase++, i, cache.layer(i), rows, token_ids);
       config.is_int8 ? attend<bf16>(phase++, i, cache.layer(i), rows, scratch) : attend<float>(phase++, i, cache.layer(i), rows, scratch);
       quantize(phase++, layer.out, y_);
-      multiply(phase++, layer.out, &layer.up, activations(y_), M_, [&](int row, int n, f32x16 v) { add(x_, row, n, v); });
+      multiply(phase++, layer.out, &layer.up, activations(y_), M_, outputs(x_), add);
       each_token(phase++, [&](int t) { normalize(x_[t], h_[t], layer.up.is_int8(), t); });
-      multiply(phase++, layer.up, &layer.down, hidden(), M_, [&](int row, int n, f32x16 v) {
+      multiply(phase++, layer.up, &layer.down, hidden(), M_, outputs(wide_), [](float* at, int, f32x16 v) {
         const f32x16 positive = max(v, f32x16{});
-        store(wide_[row] + n, positive * positive);
+        store(at, positive * positive);
       });
       quantize(phase++, layer.down, wide_);
-      multiply(phase++, layer.down, i + 1 < config.n_layer ? &layers[i + 1].qkv : &head, activations(wide_), M_, [&](int row, int n, f32x16 v) { add(x_, row, n, v); });
+      const Linear& next = i + 1 < config.n_layer ? layers[i + 1].qkv : head;
+      multiply(phase++, layer.down, &next, activations(wide_), M_, outputs(x_), add);
     }
     finish(phase, wanted, logits);
   }
@@ -189,9 +192,9 @@ class Model {
     });
     const Activations last{last_[0], last_bytes_.get(), last_scales_.data(), last_.ld(), static_cast<size_t>(ld)};
     const float cap = config.softcap;
-    multiply(phase++, head, nullptr, last, count, [&](int row, int n, f32x16 v) {
+    multiply(phase++, head, nullptr, last, count, {logits, static_cast<size_t>(V)}, [&](float* at, int n, f32x16 v) {
       const f32x16 capped = cap * tanh(v / cap);
-      std::memcpy(logits + static_cast<size_t>(row) * V + n, &capped, std::min(kLanes, V - n) * sizeof(float));
+      std::memcpy(at, &capped, std::min(kLanes, V - n) * sizeof(float));
     });
   }
 
@@ -300,22 +303,29 @@ class Model {
   void turn(float* x, int position, float scale) const {
     const int half = config.head_dim / 2;
     const float *cosine = cosines + static_cast<size_t>(position) * half, *sine = sines + static_cast<size_t>(position) * half;
-    float squares = 0;
-    for (int d = 0; d < half; ++d) {
+    f32x16 squares{};
+    int d = 0;
+    for (; d + kLanes <= half; d += kLanes) {
+      const f32x16 a = load(x + d), b = load(x + d + half);
+      const f32x16 left = a * load(cosine + d) + b * load(sine + d), right = b * load(cosine + d) - a * load(sine + d);
+      store(x + d, left);
+      store(x + d + half, right);
+      squares += left * left + right * right;
+    }
+    float total = sum(squares);
+    for (; d < half; ++d) {
       const float a = x[d], b = x[d + half];
       x[d] = a * cosine[d] + b * sine[d];
       x[d + half] = b * cosine[d] - a * sine[d];
+      total += x[d] * x[d] + x[d + half] * x[d + half];
     }
-    for (int d = 0; d < 2 * half; ++d) squares += x[d] * x[d];
-    const float factor = scale / std::sqrt(squares / static_cast<float>(2 * half) + 1.1920929e-07f);
-    for (int d = 0; d < 2 * half; ++d) x[d] *= factor;
+    const float factor = scale / std::sqrt(total / static_cast<float>(2 * half) + 1.1920929e-07f);
+    for (d = 0; d < 2 * half; ++d) x[d] *= factor;
   }
 
   static void scale_row(const float* x, float* out, int C, float factor) {
     for (int c = 0; c < C; c += kLanes) store(out + c, load(x + c) * factor);
   }
-
-  static void add(const Rows& x, int row, int n, f32x16 v) { store(x[row] + n, load(x[row] + n) + v); }
 
   template <typename Work>
   void each_token(int phase, const Work& work) {
@@ -332,16 +342,18 @@ class Model {
 
   // `later`: the weight that is read next, after other phases.
   template <typename Finish>
-  void multiply(int phase, const Linear& linear, const Linear* later, const Activations& x, int M, const Finish& finish) {
+  void multiply(int phase, const Linear& linear, const Linear* later, const Activations& x, int M, Outputs y,
+                const Finish& finish) {
     const int count = linear.num_tasks(M), active = team_.num_active();
     team_.share(phase, count, [&](int task) {
       const int next = task + active;  // threads of like speed take tasks in turns
       const Span soon = next < count ? linear.task_weights(next, M) : later ? later->task_weights(next - count, M) : Span{};
-      linear.run_task(task, M, x, soon, finish);
+      linear.run_task(task, M, x, soon, y, finish);
     });
   }
 
   Activations activations(const Rows& x) const { return {x[0], bytes_.get(), scales_.data(), x.ld(), bytes_ld_}; }
+  static Outputs outputs(const Rows& y) { return {y[0], y.ld()}; }
   Activations hidden() const { return activations(h_); }
 
   Team team_;

@@ -47,19 +47,19 @@ template <int N, typename F>
 }
 #define NANOCHAT_INLINE __attribute__((always_inline))
 
-inline float sum(f32x16 v) {
-  float total = 0;
-  for (int i = 0; i < kLanes; ++i) total += v[i];
-  return total;
-}
-
-inline float max(f32x16 v) {
-  float most = v[0];
-  for (int i = 1; i < kLanes; ++i) most = v[i] > most ? v[i] : most;
-  return most;
-}
-
 inline f32x16 max(f32x16 a, f32x16 b) { return a > b ? a : b; }
+
+// All lanes as one number, by halves: four operations that wait for each other in place of fifteen.
+template <typename Combine>
+inline float fold(f32x16 v, const Combine& combine) {
+  v = combine(v, __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
+  v = combine(v, __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
+  v = combine(v, __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
+  v = combine(v, __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14));
+  return v[0];
+}
+inline float sum(f32x16 v) { return fold(v, [](f32x16 a, f32x16 b) { return a + b; }); }
+inline float max(f32x16 v) { return fold(v, [](f32x16 a, f32x16 b) { return max(a, b); }); }
 
 // e^x by 2^n * e^r, |r| <= ln 2 / 2; relative error below 2e-7. Zero below -87, where float32 has no normal number.
 inline f32x16 exp(f32x16 x) {
