@@ -15,6 +15,8 @@ constexpr int kLanes = 16;
 
 // The narrow alignment lets them be loaded from and stored to any float's address.
 typedef float f32x16 __attribute__((vector_size(64), aligned(4)));
+typedef float f32x8 __attribute__((vector_size(32), aligned(4)));
+typedef float f32x4 __attribute__((vector_size(16), aligned(4)));
 typedef int32_t i32x16 __attribute__((vector_size(64), aligned(4)));
 
 // The upper half of a float: all of its range with eight bits of precision, in half the memory.
@@ -49,17 +51,19 @@ template <int N, typename F>
 
 inline f32x16 max(f32x16 a, f32x16 b) { return a > b ? a : b; }
 
-// All lanes as one number, by halves: four operations that wait for each other in place of fifteen.
+// All lanes as one number, by halves: four operations that wait for each other in place of fifteen. By casts, as GCC before
+// version 12 has no shuffles in common with clang.
 template <typename Combine>
 inline float fold(f32x16 v, const Combine& combine) {
-  v = combine(v, __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
-  v = combine(v, __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
-  v = combine(v, __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
-  v = combine(v, __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14));
-  return v[0];
+  struct Eights { f32x8 low, high; };
+  struct Fours { f32x4 low, high; };
+  const Eights eights = std::bit_cast<Eights>(v);
+  const Fours fours = std::bit_cast<Fours>(combine(eights.low, eights.high));
+  const f32x4 four = combine(fours.low, fours.high);
+  return combine(combine(four[0], four[2]), combine(four[1], four[3]));
 }
-inline float sum(f32x16 v) { return fold(v, [](f32x16 a, f32x16 b) { return a + b; }); }
-inline float max(f32x16 v) { return fold(v, [](f32x16 a, f32x16 b) { return max(a, b); }); }
+inline float sum(f32x16 v) { return fold(v, [](auto a, auto b) { return a + b; }); }
+inline float max(f32x16 v) { return fold(v, [](auto a, auto b) { return a > b ? a : b; }); }
 
 // e^x by 2^n * e^r, |r| <= ln 2 / 2; relative error below 2e-7. Zero below -87, where float32 has no normal number.
 inline f32x16 exp(f32x16 x) {
