@@ -25,22 +25,17 @@ T* made(const Make& make) {
 
 extern "C" {
 
-enum Matrix : int32_t { kQkv, kOut, kUp, kDown, kHead };
-
 Model* nanochat_model_new(const Config* config, const int32_t* windows) {
   return made<Model>([&] { return new Model(*config, windows); });
 }
 void nanochat_model_free(Model* model) { delete model; }
 
-int nanochat_model_set_matrix(Model* model, int layer, int32_t which, const float* weight, int N, int K) {
+int nanochat_model_set_matrix(Model* model, int layer, Matrix which, const float* weight, int N, int K) {
   try {
-    Linear packed(weight, N, K, model->config.is_int8);
-    if (which == kHead) {
-      model->head = std::move(packed);
-      return 0;
-    }
-    Model::Layer& target = model->layers[layer];
-    (which == kQkv ? target.qkv : which == kOut ? target.out : which == kUp ? target.up : target.down) = std::move(packed);
+    Linear& linear = model->matrix(layer, which);
+    // New weights of the same model take the place of the old ones.
+    if (linear.N() != N || linear.K() != K) linear = Linear(N, K, model->config.is_int8, model->weights);
+    linear.pack(weight);
     return 0;
   } catch (const std::bad_alloc&) {
     return kNoMemory;

@@ -130,10 +130,16 @@ class Attention {
   // Scores of positions first to last become weights, the others zero; returns what makes the weights sum to 1.
   static float softmax(float* scores, int keys, int first, int last) {
     constexpr float kHidden = -std::numeric_limits<float>::infinity();
-    for (int i = 0; i < first; ++i) scores[i] = kHidden;
-    for (int i = last + 1; i < keys; ++i) scores[i] = kHidden;
     f32x16 largest = splat(kHidden);
-    for (int i = 0; i < keys; i += kLanes) largest = max(largest, load(scores + i));
+    for (int i = 0; i < keys; i += kLanes) {
+      f32x16 score = load(scores + i);
+      if (i < first || i + kLanes > last + 1) {
+        const i32x16 key = kCounting + i;
+        score = (key >= first) & (key <= last) ? score : splat(kHidden);
+        nanochat::store(scores + i, score);
+      }
+      largest = max(largest, score);
+    }
     const f32x16 top = splat(max(largest));
     f32x16 total{};
     for (int i = 0; i < keys; i += kLanes) {

@@ -4,7 +4,7 @@
 // Every output is one sum over k in order, whatever rows are computed beside it, so that a row's result never depends
 // on the batch. A tile of kRows x kPanels sums fits the registers; with few rows the product is bound by reading weights.
 // The first tile of a task reads them from memory, the others find them in the cache: meanwhile they ask for those that
-// their thread is to read next, or memory would idle.
+// their thread reads next, or memory would idle.
 #pragma once
 
 #include <algorithm>
@@ -29,7 +29,7 @@ constexpr int kTaskRows = 64;
 
 constexpr size_t kLine = 64;  // of a cache; of a panel: one k of sixteen floats, or four k of them in int8
 
-// Memory that is wanted soon.
+// Memory that is read soon.
 struct Span {
   const char* begin = nullptr;
   size_t bytes = 0;
@@ -44,7 +44,7 @@ struct FetchAhead {
   static constexpr size_t kAhead = 32 * kLine;
   NANOCHAT_INLINE void operator()(int, const void* line) { __builtin_prefetch(static_cast<const char*>(line) + kAhead, 0, 2); }
 };
-// or, once for all panels, what comes later. Hardware fetches what lies between.
+// once for all panels, what comes later: hardware fetches what lies between;
 struct FetchLater {
   const char* at;
   size_t step;
@@ -52,6 +52,14 @@ struct FetchLater {
     if (panel > 0) return;
     __builtin_prefetch(at, 0, 2);
     at += step;
+  }
+};
+// or both.
+struct FetchBoth {
+  FetchLater later;
+  NANOCHAT_INLINE void operator()(int panel, const void* line) {
+    FetchAhead{}(panel, line);
+    later(panel, line);
   }
 };
 
@@ -203,21 +211,26 @@ class Linear {
  public:
   Linear() = default;
 
-  // weight: (N, K) row-major; not kept.
-  Linear(const float* weight, int N, int K, bool is_int8) : N_(N), K_(K), padded_K_(round_up(K, 4)), is_int8_(is_int8) {
+  // Of zeros, in the arena.
+  Linear(int N, int K, bool is_int8, Arena& arena) : N_(N), K_(K), padded_K_(round_up(K, 4)), is_int8_(is_int8) {
     num_panels_ = round_up(N, kLanes) / kLanes;
     if (is_int8) {
-      pack_int8(weight);
+      int8_ = arena.take<int8_t>(bytes());
+      scales_ = arena.take<float>(padded_N());
+      offsets_ = arena.take<int32_t>(padded_N());
     } else {
-      pack_float(weight);
+      float_ = arena.take<float>(bytes() / sizeof(float));
     }
   }
+
+  // weight: (N, K) row-major; not kept.
+  void pack(const float* weight) { is_int8_ ? pack_int8(weight) : pack_float(weight); }
 
   int N() const { return N_; }
   int K() const { return K_; }
   int padded_N() const { return num_panels_ * kLanes; }
   bool is_int8() const { return is_int8_; }
-  size_t bytes() const { return is_int8_ ? int8_.bytes() : float_.bytes(); }
+  size_t bytes() const { return num_panels_ * panel_bytes(); }
 
   int num_groups() const { return (num_panels_ + kPanels - 1) / kPanels; }
   int num_tasks(int M) const { return num_groups() * row_blocks(M); }
@@ -237,17 +250,21 @@ class Linear {
     const int first_panel = task / row_blocks(M) * kPanels;
     const int first_row = task % row_blocks(M) * kTaskRows, last_row = std::min(M, first_row + kTaskRows);
     const int panels = std::min(kPanels, num_panels_ - first_panel);
+    const int tiles = (last_row - first_row + kRows - 1) / kRows;
     const auto compute = [&](int row, auto fetch) {
       dispatch<kRows, kPanels>(std::min(kRows, last_row - row), panels, row, first_panel, x, fetch, y, finish);
     };
-    compute(first_row, FetchAhead{});
-    const size_t steps = static_cast<size_t>((last_row - first_row - 1) / kRows) * num_lines();  // of the other tiles
-    if (!soon.begin) soon = {panel(first_panel), 0};  // asking for what is there costs nothing
-    const bool is_new = soon.begin != panel(first_panel);
-    const size_t step = steps && is_new ? std::min(panels * kLine, soon.bytes / steps) : 0;
-    for (int row = first_row + kRows; row < last_row; row += kRows) {
-      compute(row, FetchLater{soon.begin, step});
-      soon.begin += num_lines() * step;
+    if (tiles == 1) return compute(first_row, FetchAhead{});
+    if (!soon.begin || soon.begin == panel(first_panel)) soon = {panel(first_panel), 0};  // asking for what is there costs nothing
+    // A core has few lines on their way at once, and waits with more: so all tiles ask for their share. Of two, the first
+    // has enough to do with its own.
+    const bool first_asks = tiles > 2;
+    const size_t steps = static_cast<size_t>(tiles - !first_asks) * num_lines();
+    FetchLater later{soon.begin, std::min(panels * kLine, (soon.bytes + steps - 1) / steps)};
+    first_asks ? compute(first_row, FetchBoth{later}) : compute(first_row, FetchAhead{});
+    for (int tile = 1; tile < tiles; ++tile) {
+      if (tile > 1 || first_asks) later.at += num_lines() * later.step;
+      compute(first_row + tile * kRows, later);
     }
   }
 
@@ -289,9 +306,9 @@ class Linear {
     for (int r = 0; r < R; ++r)
       for (int j = 0; j < P; ++j) {
         const int n = (first_panel + j) * kLanes;
-        const i32x16 offset = *reinterpret_cast<const i32x16*>(offsets_.get() + n);
+        const i32x16 offset = *reinterpret_cast<const i32x16*>(offsets_ + n);
         const f32x16 exact = __builtin_convertvector(sums[r][j] - offset, f32x16);
-        finish(y.at(row + r, n), n, exact * (load(scales_.get() + n) * x.scales[row + r]));
+        finish(y.at(row + r, n), n, exact * (load(scales_ + n) * x.scales[row + r]));
       }
   }
 
@@ -301,44 +318,40 @@ class Linear {
   int num_lines() const { return is_int8_ ? padded_K_ / 4 : K_; }
   size_t panel_bytes() const { return num_lines() * kLine; }
   const char* panel(int i) const {
-    const void* begin = is_int8_ ? static_cast<const void*>(int8_.get()) : float_.get();
+    const void* begin = is_int8_ ? static_cast<const void*>(int8_) : float_;
     return static_cast<const char*>(begin) + i * panel_bytes();
   }
 
   void pack_float(const float* weight) {
-    float_ = Buffer<float>(static_cast<size_t>(padded_N()) * K_);
     for (int n = 0; n < N_; ++n)
       for (int k = 0; k < K_; ++k)
-        float_.get()[(static_cast<size_t>(n / kLanes) * K_ + k) * kLanes + n % kLanes] =
+        float_[(static_cast<size_t>(n / kLanes) * K_ + k) * kLanes + n % kLanes] =
             weight[static_cast<size_t>(n) * K_ + k];
   }
 
   void pack_int8(const float* weight) {
-    int8_ = Buffer<int8_t>(static_cast<size_t>(padded_N()) * padded_K_);
-    scales_ = Buffer<float>(padded_N());
-    offsets_ = Buffer<int32_t>(padded_N());
     for (int n = 0; n < N_; ++n) {
       const float* w = weight + static_cast<size_t>(n) * K_;
       float largest = 0;
       for (int k = 0; k < K_; ++k) largest = std::max(largest, std::fabs(w[k]));
       const float scale = largest > 0 ? largest / 127.0f : 1.0f;
       int32_t total = 0;
-      int8_t* panel = int8_.get() + static_cast<size_t>(n / kLanes) * padded_K_ * kLanes;
+      int8_t* panel = int8_ + static_cast<size_t>(n / kLanes) * padded_K_ * kLanes;
       for (int k = 0; k < K_; ++k) {
         const int8_t q = static_cast<int8_t>(std::lrint(w[k] / scale));
         panel[(k / 4 * kLanes + n % kLanes) * 4 + k % 4] = q;
         total += q;
       }
-      scales_.get()[n] = scale;
-      offsets_.get()[n] = 128 * total;  // activations are stored 128 too large
+      scales_[n] = scale;
+      offsets_[n] = 128 * total;  // activations are stored 128 too large
     }
   }
 
   int N_ = 0, K_ = 0, padded_K_ = 0, num_panels_ = 0;
   bool is_int8_ = false;
-  Buffer<float> float_, scales_;
-  Buffer<int8_t> int8_;
-  Buffer<int32_t> offsets_;
+  float *float_ = nullptr, *scales_ = nullptr;
+  int8_t* int8_ = nullptr;
+  int32_t* offsets_ = nullptr;
 };
 
 }  // namespace nanochat

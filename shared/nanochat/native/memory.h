@@ -1,11 +1,15 @@
-// Large zeroed buffers that take up memory only where they are written, in huge pages where the system has them.
+// Large zeroed buffers that take up memory only where they are written, in huge pages where the system has them: what is
+// read once a step, gigabytes a second, else waits for the addresses of pages, and hardware fetches up to a page's end.
 #pragma once
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <new>
 #include <utility>
+#include <vector>
 
 namespace nanochat {
 
@@ -14,15 +18,21 @@ class Buffer {
  public:
   Buffer() = default;
   explicit Buffer(size_t count) : bytes_(count * sizeof(T) + kSlack) {
-    void* found = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (found == MAP_FAILED) throw std::bad_alloc();
+    // Where it could hold a huge page, room to begin with one.
+    mapped_bytes_ = bytes_ + (bytes_ >= kHugePage ? kHugePage : 0);
+    mapped_ = mmap(nullptr, mapped_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapped_ == MAP_FAILED) throw std::bad_alloc();
+    auto begin = reinterpret_cast<uintptr_t>(mapped_);
+    if (bytes_ >= kHugePage) {
+      begin = (begin + kHugePage - 1) / kHugePage * kHugePage;
 #ifdef MADV_HUGEPAGE
-    if (bytes_ >= (size_t{4} << 20)) madvise(found, bytes_, MADV_HUGEPAGE);
+      madvise(mapped_, mapped_bytes_, MADV_HUGEPAGE);
 #endif
-    data_ = static_cast<T*>(found);
+    }
+    data_ = reinterpret_cast<T*>(begin);
   }
   ~Buffer() {
-    if (data_) munmap(data_, bytes_);
+    if (data_) munmap(mapped_, mapped_bytes_);
   }
   Buffer(Buffer&& other) noexcept { swap(other); }
   Buffer& operator=(Buffer&& other) noexcept {
@@ -35,12 +45,38 @@ class Buffer {
 
  private:
   static constexpr size_t kSlack = 64;  // a last vector may be read beyond the end
+  static constexpr size_t kHugePage = size_t{2} << 20;
   void swap(Buffer& other) {
     std::swap(data_, other.data_);
     std::swap(bytes_, other.bytes_);
+    std::swap(mapped_, other.mapped_);
+    std::swap(mapped_bytes_, other.mapped_bytes_);
   }
   T* data_ = nullptr;
-  size_t bytes_ = 0;
+  void* mapped_ = nullptr;
+  size_t bytes_ = 0, mapped_bytes_ = 0;
+};
+
+// Pieces of large buffers, side by side, so that small ones lie in huge pages too. All are freed together.
+class Arena {
+ public:
+  template <typename T>
+  T* take(size_t count) {
+    const size_t bytes = (count * sizeof(T) + kLine - 1) / kLine * kLine;
+    if (buffers_.empty() || used_ + bytes > room_) {
+      room_ = std::max(bytes, kBufferBytes);
+      buffers_.emplace_back(room_);
+      used_ = 0;
+    }
+    used_ += bytes;
+    return reinterpret_cast<T*>(buffers_.back().get() + used_ - bytes);
+  }
+
+ private:
+  static constexpr size_t kLine = 64;  // of a cache
+  static constexpr size_t kBufferBytes = size_t{32} << 20;
+  std::vector<Buffer<char>> buffers_;
+  size_t used_ = 0, room_ = 0;  // of the last one
 };
 
 }  // namespace nanochat

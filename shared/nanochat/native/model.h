@@ -1,7 +1,8 @@
 // The model on a CPU: one step over rows of different lengths, from token ids to logits (gpt.py is what it must equal).
 //
-// A step is a list of phases that all threads work through together, meeting after each; within a phase, tasks are taken
-// by whoever is free. Tokens of all rows lie one after the other, without padding: M of them, (M, width) row by row.
+// A step is a list of phases that all threads work through together, meeting after each. Within a phase, a thread has
+// tasks of its own, so that it knows what it reads next, and then takes what others have left. Tokens of all rows lie one
+// after the other, without padding: M of them, (M, width) row by row.
 #pragma once
 
 #include <chrono>
@@ -19,6 +20,9 @@ struct Config {
   int32_t value_gate_channels, smear_channels, is_int8, num_threads;
   float qk_scale, value_gate_range, softcap;
 };
+
+// As library.py numbers them; that of the head has no layer.
+enum class Matrix : int32_t { kQkv, kOut, kUp, kDown, kHead };
 
 // Floats that are read where they lie; whoever gave them keeps them. Null where the model has none.
 struct LayerTables {
@@ -47,10 +51,8 @@ class Model {
       : config(config),
         windows(windows, windows + config.n_layer),
         layers(config.n_layer),
-        team_(config.num_threads),
-        threads_(config.num_threads) {
-    team_.reserve_phases(config.n_layer * 10 + 4);
-  }
+        team_(config.num_threads, config.n_layer * 10 + 4),
+        threads_(config.num_threads) {}
 
   struct Layer {
     Linear qkv, out, up, down;
@@ -59,6 +61,7 @@ class Model {
 
   const Config config;
   const std::vector<int> windows;
+  Arena weights;
   std::vector<Layer> layers;
   Linear head;
   const float* embedding = nullptr;   // (V, C)
@@ -103,8 +106,14 @@ class Model {
     plan(rows);
     const int active = threads_.choose(M_);
     const auto start = std::chrono::steady_clock::now();
-    team_.run(active, [&](int thread) { work(thread, cache, rows, token_ids, previous_ids, wanted, logits); });
+    team_.run(active, [&](Team::Member& member) { work(member, cache, rows, token_ids, previous_ids, wanted, logits); });
     threads_.observe(M_, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+
+  Linear& matrix(int layer, Matrix which) {
+    if (which == Matrix::kHead) return head;
+    Layer& own = layers[layer];
+    return which == Matrix::kQkv ? own.qkv : which == Matrix::kOut ? own.out : which == Matrix::kUp ? own.up : own.down;
   }
 
   size_t weight_bytes() const {
@@ -151,37 +160,36 @@ class Model {
     }
   }
 
-  void work(int thread, const KVCache& cache, const std::vector<StepRow>& rows, const int32_t* token_ids,
+  void work(Team::Member& member, const KVCache& cache, const std::vector<StepRow>& rows, const int32_t* token_ids,
             const int32_t* previous_ids, const std::vector<int>& wanted, float* logits) {
     const auto put = [](float* at, int, f32x16 v) { store(at, v); };
     const auto add = [](float* at, int, f32x16 v) { store(at, load(at) + v); };
-    int phase = 0;
-    float* scratch = scratch_.get() + scratch_size_ * thread;
-    each_token(phase++, [&](int t) { embed(t, token_ids[t], previous_ids[t]); });
+    float* scratch = scratch_.get() + scratch_size_ * member.thread;
+    each_token(member, [&](int t) { embed(t, token_ids[t], previous_ids[t]); });
     for (int i = 0; i < config.n_layer; ++i) {
       const Layer& layer = layers[i];
-      each_token(phase++, [&](int t) { enter_layer(i, t); });
-      multiply(phase++, layer.qkv, &layer.out, hidden(), M_, outputs(qkv_), put);
-      prepare_attention(phase++, i, cache.layer(i), rows, token_ids);
-      config.is_int8 ? attend<bf16>(phase++, i, cache.layer(i), rows, scratch) : attend<float>(phase++, i, cache.layer(i), rows, scratch);
-      quantize(phase++, layer.out, y_);
-      multiply(phase++, layer.out, &layer.up, activations(y_), M_, outputs(x_), add);
-      each_token(phase++, [&](int t) { normalize(x_[t], h_[t], layer.up.is_int8(), t); });
-      multiply(phase++, layer.up, &layer.down, hidden(), M_, outputs(wide_), [](float* at, int, f32x16 v) {
+      each_token(member, [&](int t) { enter_layer(i, t); });
+      multiply(member, layer.qkv, &layer.out, hidden(), M_, outputs(qkv_), put);
+      prepare_attention(member, i, cache.layer(i), rows, token_ids);
+      config.is_int8 ? attend<bf16>(member, i, cache.layer(i), rows, scratch) : attend<float>(member, i, cache.layer(i), rows, scratch);
+      quantize(member, layer.out, y_);
+      multiply(member, layer.out, &layer.up, activations(y_), M_, outputs(x_), add);
+      each_token(member, [&](int t) { normalize(x_[t], h_[t], layer.up.is_int8(), t); });
+      multiply(member, layer.up, &layer.down, hidden(), M_, outputs(wide_), [](float* at, int, f32x16 v) {
         const f32x16 positive = max(v, f32x16{});
         store(at, positive * positive);
       });
-      quantize(phase++, layer.down, wide_);
+      quantize(member, layer.down, wide_);
       const Linear& next = i + 1 < config.n_layer ? layers[i + 1].qkv : head;
-      multiply(phase++, layer.down, &next, activations(wide_), M_, outputs(x_), add);
+      multiply(member, layer.down, &next, activations(wide_), M_, outputs(x_), add);
     }
-    finish(phase, wanted, logits);
+    finish(member, wanted, logits);
   }
 
-  void finish(int phase, const std::vector<int>& wanted, float* logits) {
+  void finish(Team::Member& member, const std::vector<int>& wanted, float* logits) {
     const int C = config.n_embd, V = config.vocab_size, count = static_cast<int>(wanted.size());
     const int ld = round_up(C, 64);
-    team_.share(phase++, count, [&](int n) {
+    member.share(count, [&](int n) {
       const float* x = x_[wanted[n]];
       // The last block's output where that is the middle one.
       const float* middle = config.n_layer / 2 + 1 < config.n_layer ? middle_[wanted[n]] : x;
@@ -192,7 +200,7 @@ class Model {
     });
     const Activations last{last_[0], last_bytes_.get(), last_scales_.data(), last_.ld(), static_cast<size_t>(ld)};
     const float cap = config.softcap;
-    multiply(phase++, head, nullptr, last, count, {logits, static_cast<size_t>(V)}, [&](float* at, int n, f32x16 v) {
+    multiply(member, head, nullptr, last, count, {logits, static_cast<size_t>(V)}, [&](float* at, int n, f32x16 v) {
       const f32x16 capped = cap * tanh(v / cap);
       std::memcpy(at, &capped, std::min(kLanes, V - n) * sizeof(float));
     });
@@ -232,16 +240,16 @@ class Model {
   }
 
   template <typename T>
-  void attend(int phase, int i, const LayerCache& cache, const std::vector<StepRow>& rows, float* scratch) {
+  void attend(Team::Member& member, int i, const LayerCache& cache, const std::vector<StepRow>& rows, float* scratch) {
     const Attention<T> attention(cache, windows[i], group());
-    const int count = static_cast<int>(tasks_.size()), active = team_.num_active();
-    team_.share(phase, count, [&](int n) {
+    const int count = static_cast<int>(tasks_.size());
+    member.share(count, [&](int n) {
       const AttentionTask& task = tasks_[n];
       const StepRow& row = rows[task.row];
       if (has_one_task_a_head(row)) {
         for (int t = row.first; t < row.first + row.count; ++t) remember<T>(cache, row, t, task.head);
       }
-      const AttentionTask* next = n + active < count ? &tasks_[n + active] : nullptr;
+      const AttentionTask* next = n + 1 < count ? &tasks_[n + 1] : nullptr;
       const T* soon = next ? attention.first_keys(rows[next->row], *next) : nullptr;
       attention.run(row, task, soon, qkv_[0], qkv_.ld(), y_[0], y_.ld(), scratch);
     });
@@ -262,10 +270,10 @@ class Model {
 
   // Keys and values into the cache, too, unless attend() does that: a block of it at a time, head by head, since each
   // token's key has a number in every line of the block.
-  void prepare_attention(int phase, int i, const LayerCache& cache, const std::vector<StepRow>& rows,
+  void prepare_attention(Team::Member& member, int i, const LayerCache& cache, const std::vector<StepRow>& rows,
                          const int32_t* token_ids) {
     const int size = M_ < 4 * kBlock ? kTokenRows : kBlock;
-    team_.share(phase, (M_ + size - 1) / size, [&](int task) {
+    member.share((M_ + size - 1) / size, [&](int task) {
       const int first = task * size, last = std::min(M_, first + size);
       for (int t = first; t < last; ++t) turn_heads(i, rows[token_row_[t]], t, token_ids[t]);
       for (int head = 0; head < config.n_kv_head; ++head) {
@@ -328,26 +336,28 @@ class Model {
   }
 
   template <typename Work>
-  void each_token(int phase, const Work& work) {
-    team_.share(phase, (M_ + kTokenRows - 1) / kTokenRows, [&](int task) {
+  void each_token(Team::Member& member, const Work& work) {
+    member.share((M_ + kTokenRows - 1) / kTokenRows, [&](int task) {
       for (int t = task * kTokenRows; t < std::min(M_, (task + 1) * kTokenRows); ++t) work(t);
     });
   }
 
-  void quantize(int phase, const Linear& linear, const Rows& x) {
+  void quantize(Team::Member& member, const Linear& linear, const Rows& x) {
     if (!linear.is_int8()) return;
     const int K = linear.K();
-    each_token(phase, [&](int t) { scales_[t] = quantize_row(x[t], K, round_up(K, 4), bytes_.get() + t * bytes_ld_); });
+    each_token(member, [&](int t) { scales_[t] = quantize_row(x[t], K, round_up(K, 4), bytes_.get() + t * bytes_ld_); });
   }
 
   // `later`: the weight that is read next, after other phases.
   template <typename Finish>
-  void multiply(int phase, const Linear& linear, const Linear* later, const Activations& x, int M, Outputs y,
+  void multiply(Team::Member& member, const Linear& linear, const Linear* later, const Activations& x, int M, Outputs y,
                 const Finish& finish) {
-    const int count = linear.num_tasks(M), active = team_.num_active();
-    team_.share(phase, count, [&](int task) {
-      const int next = task + active;  // threads of like speed take tasks in turns
-      const Span soon = next < count ? linear.task_weights(next, M) : later ? later->task_weights(next - count, M) : Span{};
+    const Range own = member.own(linear.num_tasks(M));
+    member.share(linear.num_tasks(M), [&](int task) {
+      const bool goes_on = own.contains(task) && own.contains(task + 1);
+      const Span soon = goes_on ? linear.task_weights(task + 1, M)
+                        : later ? later->task_weights(member.own(later->num_tasks(M)).begin, M)
+                                : Span{};
       linear.run_task(task, M, x, soon, y, finish);
     });
   }

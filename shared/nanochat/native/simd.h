@@ -38,6 +38,7 @@ inline void round_to(float v, bf16& out) {
 }
 inline void round_to(float v, float& out) { out = v; }
 inline f32x16 splat(float v) { return v - f32x16{}; }
+constexpr i32x16 kCounting = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
 // f(0) to f(N - 1) without a loop, the numbers being constants: compilers keep an array in registers where they know every
 // index from the start, and store it in each round where they learn it by unrolling.

@@ -31,10 +31,21 @@ inline void wait_for_change(std::atomic<uint32_t>& value, uint32_t old) {
   while (value.load(std::memory_order_acquire) == old) value.wait(old, std::memory_order_acquire);
 }
 
+// Numbers from begin to end - 1.
+struct Range {
+  int begin, end;
+  int size() const { return end - begin; }
+  bool contains(int i) const { return begin <= i && i < end; }
+};
+
 class Team {
  public:
-  // Throws std::system_error where the system gives no more threads.
-  explicit Team(int num_threads) : num_threads_(num_threads), active_(num_threads) {
+  // Runs have at most num_phases calls of share(). Throws std::system_error where the system gives no more threads.
+  Team(int num_threads, int num_phases)
+      : num_threads_(num_threads),
+        active_(num_threads),
+        phases_((num_phases + kCountersInLine - 1) / kCountersInLine * kCountersInLine),
+        counters_(static_cast<size_t>(num_threads) * phases_) {
     try {
       for (int id = 1; id < num_threads; ++id) threads_.emplace_back([this, id] { work(id); });
     } catch (...) {
@@ -47,10 +58,40 @@ class Team {
   Team& operator=(const Team&) = delete;
 
   int num_threads() const { return num_threads_; }
-  int num_active() const { return active_; }
 
-  // job(thread) on the first `active` threads, the caller's being 0; returns once all are done.
-  void run(int active, const std::function<void(int)>& job) {
+  // One thread's place in a run. All of its members go through the same phases in the same order.
+  class Member {
+   public:
+    Member(Team& team, int thread) : thread(thread), team_(team) {}
+
+    const int thread;
+
+    // Of `count` tasks, those that are this thread's own: as many as another has, one after the other.
+    Range own(int count) const { return team_.own(thread, count); }
+
+    // Tasks 0 to count - 1, then a meeting. Whoever is done with its own takes what others have left.
+    template <typename Task>
+    void share(int count, const Task& task) {
+      for (int i = 0; i < team_.active_; ++i) {
+        const int owner = (thread + i) % team_.active_;
+        const Range tasks = team_.own(owner, count);
+        auto& next = team_.counter(owner, phase_);
+        while (next.load(std::memory_order_relaxed) < tasks.size()) {
+          const int taken = next.fetch_add(1, std::memory_order_relaxed);
+          if (taken < tasks.size()) task(tasks.begin + taken);
+        }
+      }
+      ++phase_;
+      team_.meet();
+    }
+
+   private:
+    Team& team_;
+    int phase_ = 0;
+  };
+
+  // job, as each of the first `active` threads, the caller's being 0; returns once all are done.
+  void run(int active, const std::function<void(Member&)>& job) {
     active_ = active;
     job_ = &job;
     for (auto& counter : counters_) counter.store(0, std::memory_order_relaxed);
@@ -59,7 +100,34 @@ class Team {
       start_.store(((start_.load() >> kActiveBits) + 1) << kActiveBits | active, std::memory_order_release);
       start_.notify_all();
     }
-    job(0);
+    join(0);
+  }
+
+ private:
+  static constexpr int kCountersInLine = 64 / sizeof(std::atomic<int>);
+  static constexpr int kActiveBits = 10;  // library.py's MAX_THREADS are what they hold
+
+  void stop() {
+    is_stopping_ = true;
+    start_.store(~start_.load(), std::memory_order_release);
+    start_.notify_all();
+    for (auto& thread : threads_) thread.join();
+  }
+
+  void work(int id) {
+    uint32_t seen = 0;
+    while (true) {
+      wait_for_change(start_, seen);
+      seen = start_.load(std::memory_order_acquire);
+      if (is_stopping_) return;
+      if (id >= static_cast<int>(seen & ((1 << kActiveBits) - 1))) continue;
+      join(id);
+    }
+  }
+
+  void join(int thread) {
+    Member member(*this, thread);
+    (*job_)(member);
     meet();
   }
 
@@ -78,43 +146,18 @@ class Team {
     }
   }
 
-  // Tasks 0 to count - 1, each on whichever thread is free, then a meeting. Phases of one run have numbers of their own.
-  template <typename Task>
-  void share(int phase, int count, const Task& task) {
-    auto& next = counters_[phase];
-    for (int i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) task(i);
-    meet();
+  Range own(int thread, int count) const {
+    const auto begin = [&](int64_t i) { return static_cast<int>(i * count / active_); };
+    return {begin(thread), begin(thread + 1)};
   }
 
-  void reserve_phases(int count) {
-    if (static_cast<int>(counters_.size()) < count) counters_ = std::vector<std::atomic<int>>(count);
-  }
-
- private:
-  static constexpr int kActiveBits = 10;  // library.py's MAX_THREADS are what they hold
-
-  void stop() {
-    is_stopping_ = true;
-    start_.store(~start_.load(), std::memory_order_release);
-    start_.notify_all();
-    for (auto& thread : threads_) thread.join();
-  }
-
-  void work(int id) {
-    uint32_t seen = 0;
-    while (true) {
-      wait_for_change(start_, seen);
-      seen = start_.load(std::memory_order_acquire);
-      if (is_stopping_) return;
-      if (id >= static_cast<int>(seen & ((1 << kActiveBits) - 1))) continue;
-      (*job_)(id);
-      meet();
-    }
-  }
+  // Of a thread's own tasks in a phase, those that were taken.
+  std::atomic<int>& counter(int thread, int phase) { return counters_[thread * phases_ + phase]; }
 
   const int num_threads_;
   int active_;
-  const std::function<void(int)>* job_ = nullptr;
+  const std::function<void(Member&)>* job_ = nullptr;
+  const size_t phases_;  // whole lines of a cache: threads count without disturbing each other
   std::vector<std::atomic<int>> counters_;
   std::atomic<uint32_t> start_{0};
   std::atomic<uint32_t> round_{0};

@@ -1,7 +1,9 @@
 """The CPU's kernels compute what gpt.py does, and each row to the bit as if it were alone."""
 
 import random
+import resource
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -216,6 +218,21 @@ def test_new_weights_take_the_place_of_old_ones(random_model: Callable[[GPTConfi
     tokens = _tokens(model, 1)
     (found,) = _row_by_row(native, tokens, seed=2)
     torch.testing.assert_close(found, model(torch.tensor(tokens))[0], rtol=0.0, atol=TOLERANCE)
+
+
+def test_weights_taken_again_and_again_need_no_more_memory(random_model: Callable[[GPTConfig], GPT]) -> None:
+    """As a model's in training are, at every evaluation."""
+    config = GPTConfig(sequence_len=64, vocab_size=16384, n_layer=1, n_head=2, n_kv_head=2, n_embd=128)
+    tensors = named_tensors(random_model(config))
+    native = NativeModel(config, tensors)
+    before = _resident_bytes()
+    for _ in range(10):
+        native.load(tensors)
+    assert _resident_bytes() - before < 2 * native.weight_bytes
+
+
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def test_a_windowed_layer_keeps_its_window_and_a_step(random_model: Callable[[GPTConfig], GPT]) -> None:
