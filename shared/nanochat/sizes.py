@@ -12,8 +12,8 @@ from nanochat.config import GPTConfig
 ParameterGroup = Literal["embedding", "value_embeddings", "head", "matrices", "scalars"]
 Shape = tuple[int, ...]
 
-# Float32 logits that the loss computes at once: 64 MiB. Fewer make the products for the head's gradient thin.
-LOGITS_AT_ONCE = 2**24
+# Float32 logits that the loss computes at once: 60 MiB. Fewer make the products for the head's gradient thin.
+LOGITS_AT_ONCE = 15 * 2**20
 
 
 def parameter_shapes(config: GPTConfig) -> dict[ParameterGroup, dict[str, Shape]]:

@@ -5,6 +5,7 @@ each operation on them. Here a chunk of rows is multiplied out, turned into its 
 gradient of its logits, and multiplied back at once; so the whole never exists, and a chunk's memory serves the next.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from nanochat.native import training as native
 from nanochat.sizes import LOGITS_AT_ONCE
 
 IGNORE_INDEX = -1
+_LOGITS_IN_BLOCK = 2**20  # 4 MiB: about what a processor's cache holds
 RowLosses = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor, Tensor]]
 
 
@@ -51,10 +53,26 @@ def _below_cap(logits: Tensor, cap: float) -> Tensor:
     return 2.0 / (torch.exp(logits * (2.0 / cap)) + 1.0)
 
 
-def fastest_row_losses(device: torch.device, dtype: torch.dtype) -> RowLosses:
+def in_blocks(rows: RowLosses, num_logits: int) -> RowLosses:
+    """The same for float32 logits, so many of them at once: what is computed on the way is no larger than that."""
+
+    def computed(logits: Tensor, targets: Tensor, cap: float) -> tuple[Tensor, Tensor, Tensor]:
+        losses, factors = logits.new_empty(len(logits)), logits.new_empty(len(logits))
+        for block in _blocks(len(logits), num_logits // logits.size(1)):
+            losses[block], grad, factors[block] = rows(logits[block], targets[block], cap)
+            assert grad.data_ptr() == logits[block].data_ptr(), "the gradient is not where the logits were"
+        return losses, logits, factors
+
+    return computed
+
+
+def fastest_row_losses(device: torch.device, dtype: torch.dtype, *, compiled: bool = False) -> RowLosses:
     """For logits of that dtype: row_losses, or what computes the same in one reading of them."""
-    has_kernel = device.type == "cpu" and dtype == torch.float32 and native.is_available()
-    return native.row_losses if has_kernel else row_losses
+    on_cpu = device.type == "cpu" and dtype == torch.float32
+    if on_cpu and native.is_available():
+        return native.row_losses
+    rows = torch.compile(row_losses, dynamic=False) if compiled else row_losses
+    return in_blocks(rows, _LOGITS_IN_BLOCK) if on_cpu else rows
 
 
 class HeadLoss(nn.Module):
@@ -169,5 +187,11 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _parts(x: Tensor, weight: Tensor) -> list[slice]:
-    size = max(1, LOGITS_AT_ONCE // weight.size(0))
-    return [slice(start, min(start + size, x.size(0))) for start in range(0, x.size(0), size)]
+    """Equal ones: a small rest would cost as much for the head's gradient as a whole chunk."""
+    num_parts = math.ceil(len(x) / max(1, LOGITS_AT_ONCE // len(weight)))
+    return _blocks(len(x), math.ceil(len(x) / max(1, num_parts)))
+
+
+def _blocks(num_rows: int, size: int) -> list[slice]:
+    size = max(1, size)
+    return [slice(start, min(start + size, num_rows)) for start in range(0, num_rows, size)]

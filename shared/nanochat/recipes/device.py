@@ -20,7 +20,7 @@ from nanochat.errors import InvalidConfig
 from nanochat.model.attention import choose_backend
 from nanochat.model.float8 import require_float8
 from nanochat.model.gpt import GPT
-from nanochat.model.loss import fastest_row_losses, row_losses
+from nanochat.model.loss import fastest_row_losses
 from nanochat.model.precision import DTYPES, compute_dtype
 
 log = logging.getLogger(__name__)
@@ -114,8 +114,7 @@ def compile_model(model: GPT, wanted: bool | None, device: Device) -> None:
         return
     log.info("model_compiled", extra={"device": str(device.device)})
     model.compile(dynamic=False)
-    if fastest_row_losses(device.device, model.compute_dtype) is row_losses:
-        model.loss.rows = torch.compile(row_losses, dynamic=False)
+    model.loss.rows = fastest_row_losses(device.device, model.compute_dtype, compiled=True)
 
 
 def _kind() -> str:

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nanochat.model import loss as loss_module
-from nanochat.model.loss import HeadLoss, RowLosses, row_losses, softcap
+from nanochat.model.loss import HeadLoss, RowLosses, in_blocks, row_losses, softcap
 from nanochat.native import training as native
 
 CAP = 15.0
@@ -35,7 +35,10 @@ def whole(x: Tensor, weight: Tensor, targets: Tensor, reduction: str) -> Tensor:
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction=reduction)
 
 
-@pytest.fixture(params=[row_losses, native.row_losses], ids=["written out", "native"])
+in_threes = in_blocks(row_losses, 3 * V)
+
+
+@pytest.fixture(params=[row_losses, in_threes, native.row_losses], ids=["written out", "in blocks", "native"])
 def rows(request: pytest.FixtureRequest) -> RowLosses:
     if request.param is native.row_losses and not native.is_available():
         pytest.skip("no kernels can be had for this CPU")
@@ -93,6 +96,20 @@ def test_no_more_than_a_chunk_of_logits_exists() -> None:
     head_loss.rows = rows
     head_loss(*inputs()).backward()
     assert shapes == [(4, V)] * 5 + [(1, V)]
+
+
+def test_a_chunk_goes_through_the_formula_block_by_block() -> None:
+    shapes = []
+
+    def rows(logits: Tensor, targets: Tensor, cap: float) -> tuple[Tensor, Tensor, Tensor]:
+        shapes.append(logits.shape)
+        return row_losses(logits, targets, cap)
+
+    logits, targets = torch.randn(8, V), torch.arange(8)
+    expected = row_losses(logits.clone(), targets, CAP)
+    found = in_blocks(rows, 3 * V)(logits, targets, CAP)
+    assert shapes == [(3, V), (3, V), (2, V)]
+    assert all(map(torch.equal, found, expected))
 
 
 def test_where_nothing_counts_the_mean_is_zero_and_has_no_gradient() -> None:
