@@ -18,16 +18,17 @@ struct LayerCache {
   int num_blocks = 0;  // of a ring; position p lies in block (p / kBlock) % num_blocks
   int num_heads = 0, head_dim = 0, padded_dim = 0;
   // (slots, blocks, heads, keys and then values): a sequence takes up memory as it grows, without gaps.
-  Buffer<uint8_t> data;
+  uint8_t* data = nullptr;
   size_t number_bytes = sizeof(float);  // of T below
 
   size_t key_size() const { return static_cast<size_t>(head_dim) * kBlock; }      // (head_dim, kBlock)
   size_t value_size() const { return static_cast<size_t>(kBlock) * padded_dim; }  // (kBlock, padded_dim)
   size_t block_size() const { return num_heads * (key_size() + value_size()); }
   size_t block_bytes() const { return block_size() * number_bytes; }
+  size_t slot_bytes() const { return num_blocks * block_bytes(); }
 
   uint8_t* block(int slot, int block) const {
-    return data.get() + (static_cast<size_t>(slot) * num_blocks + block % num_blocks) * block_bytes();
+    return data + slot * slot_bytes() + block % num_blocks * block_bytes();
   }
   template <typename T>
   T* keys(int slot, int number, int head) const {
@@ -62,9 +63,9 @@ class KVCache {
       layer.head_dim = head_dim;
       layer.padded_dim = round_up(head_dim, kLanes);
       layer.number_bytes = number_bytes;
-      layer.data = Buffer<uint8_t>(static_cast<size_t>(num_slots) * layer.num_blocks * layer.block_bytes());
-      layers_.push_back(std::move(layer));
+      layers_.push_back(layer);
     }
+    place();
   }
 
   const LayerCache& layer(int i) const { return layers_[i]; }
@@ -74,7 +75,7 @@ class KVCache {
 
   size_t bytes() const {
     size_t total = 0;
-    for (const auto& layer : layers_) total += layer.data.bytes();
+    for (const auto& layer : layers_) total += num_slots_ * layer.slot_bytes();
     return total;
   }
 
@@ -107,7 +108,23 @@ class KVCache {
   }
 
  private:
+  // A huge page is zeroed when a sequence first reaches it, and that takes milliseconds: layers lie so that no step reaches
+  // a new one in all of them.
+  void place() {
+    const auto whole = [](size_t bytes) { return (bytes + kHugePage - 1) / kHugePage * kHugePage; };
+    const size_t stagger = kHugePage / layers_.size() / kLine * kLine;
+    size_t total = kHugePage;
+    for (const auto& layer : layers_) total += whole(num_slots_ * layer.slot_bytes());
+    memory_ = Buffer<uint8_t>(total);
+    uint8_t* begin = memory_.get();
+    for (size_t i = 0; i < layers_.size(); ++i) {
+      layers_[i].data = begin + i * stagger;
+      begin += whole(num_slots_ * layers_[i].slot_bytes());
+    }
+  }
+
   int num_slots_, max_len_, max_step_;
+  Buffer<uint8_t> memory_;
   std::vector<LayerCache> layers_;
 };
 

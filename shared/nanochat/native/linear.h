@@ -27,7 +27,8 @@ constexpr int kRows = 6, kPanels = 1;
 // Rows of activations that one task takes: enough to make up for reading its panels.
 constexpr int kTaskRows = 64;
 
-constexpr size_t kLine = 64;  // of a cache; of a panel: one k of sixteen floats, or four k of them in int8
+// A panel's lines: one k of sixteen floats, or four k of them in int8.
+static_assert(kLine == kLanes * sizeof(float));
 
 // Memory that is read soon.
 struct Span {

@@ -13,6 +13,9 @@
 
 namespace nanochat {
 
+constexpr size_t kHugePage = size_t{2} << 20;
+constexpr size_t kLine = 64;  // of a cache
+
 template <typename T>
 class Buffer {
  public:
@@ -45,7 +48,6 @@ class Buffer {
 
  private:
   static constexpr size_t kSlack = 64;  // a last vector may be read beyond the end
-  static constexpr size_t kHugePage = size_t{2} << 20;
   void swap(Buffer& other) {
     std::swap(data_, other.data_);
     std::swap(bytes_, other.bytes_);
@@ -73,7 +75,6 @@ class Arena {
   }
 
  private:
-  static constexpr size_t kLine = 64;  // of a cache
   static constexpr size_t kBufferBytes = size_t{32} << 20;
   std::vector<Buffer<char>> buffers_;
   size_t used_ = 0, room_ = 0;  // of the last one
