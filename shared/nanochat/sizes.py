@@ -12,8 +12,9 @@ from nanochat.config import GPTConfig
 ParameterGroup = Literal["embedding", "value_embeddings", "head", "matrices", "scalars"]
 Shape = tuple[int, ...]
 
-# Float32 logits that the loss computes at once: 60 MiB. Fewer make the products for the head's gradient thin.
-LOGITS_AT_ONCE = 15 * 2**20
+# Float32 logits that the loss computes at once: 48 MiB, of a vocabulary of 2^15 384 tokens', which are whole tiles of a
+# GPU's products too. Fewer make those for the head's gradient thin.
+LOGITS_AT_ONCE = 3 * 2**22
 
 
 def parameter_shapes(config: GPTConfig) -> dict[ParameterGroup, dict[str, Shape]]:

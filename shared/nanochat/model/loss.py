@@ -5,7 +5,6 @@ each operation on them. Here a chunk of rows is multiplied out, turned into its 
 gradient of its logits, and multiplied back at once; so the whole never exists, and a chunk's memory serves the next.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -58,9 +57,12 @@ def in_blocks(rows: RowLosses, num_logits: int) -> RowLosses:
 
     def computed(logits: Tensor, targets: Tensor, cap: float) -> tuple[Tensor, Tensor, Tensor]:
         losses, factors = logits.new_empty(len(logits)), logits.new_empty(len(logits))
-        for block in _blocks(len(logits), num_logits // logits.size(1)):
-            losses[block], grad, factors[block] = rows(logits[block], targets[block], cap)
-            assert grad.data_ptr() == logits[block].data_ptr(), "the gradient is not where the logits were"
+        # A row each at least: threads share the rows.
+        for block in _blocks(len(logits), max(num_logits // logits.size(1), torch.get_num_threads())):
+            own = logits[block]
+            losses[block], grad, factors[block] = rows(own, targets[block], cap)
+            if grad.data_ptr() != own.data_ptr():
+                own.copy_(grad)
         return losses, logits, factors
 
     return computed
@@ -68,11 +70,11 @@ def in_blocks(rows: RowLosses, num_logits: int) -> RowLosses:
 
 def fastest_row_losses(device: torch.device, dtype: torch.dtype, *, compiled: bool = False) -> RowLosses:
     """For logits of that dtype: row_losses, or what computes the same in one reading of them."""
-    on_cpu = device.type == "cpu" and dtype == torch.float32
-    if on_cpu and native.is_available():
+    is_in_place = device.type == "cpu" and dtype == torch.float32
+    if is_in_place and native.is_available():
         return native.row_losses
     rows = torch.compile(row_losses, dynamic=False) if compiled else row_losses
-    return in_blocks(rows, _LOGITS_IN_BLOCK) if on_cpu else rows
+    return in_blocks(rows, _LOGITS_IN_BLOCK) if is_in_place else rows
 
 
 class HeadLoss(nn.Module):
@@ -187,9 +189,7 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _parts(x: Tensor, weight: Tensor) -> list[slice]:
-    """Equal ones: a small rest would cost as much for the head's gradient as a whole chunk."""
-    num_parts = math.ceil(len(x) / max(1, LOGITS_AT_ONCE // len(weight)))
-    return _blocks(len(x), math.ceil(len(x) / max(1, num_parts)))
+    return _blocks(x.size(0), LOGITS_AT_ONCE // weight.size(0))
 
 
 def _blocks(num_rows: int, size: int) -> list[slice]:

@@ -34,7 +34,8 @@ int nanochat_model_set_matrix(Model* model, int layer, Matrix which, const float
   try {
     Linear& linear = model->matrix(layer, which);
     // New weights of the same model take the place of the old ones.
-    if (linear.N() != N || linear.K() != K) linear = Linear(N, K, model->config.is_int8, model->weights);
+    if (linear.N() == 0) linear = Linear(N, K, model->config.is_int8, model->weight_memory);
+    if (linear.N() != N || linear.K() != K) return kOutOfRange;
     linear.pack(weight);
     return 0;
   } catch (const std::bad_alloc&) {

@@ -18,7 +18,7 @@ struct LayerCache {
   int num_blocks = 0;  // of a ring; position p lies in block (p / kBlock) % num_blocks
   int num_heads = 0, head_dim = 0, padded_dim = 0;
   // (slots, blocks, heads, keys and then values): a sequence takes up memory as it grows, without gaps.
-  uint8_t* data = nullptr;
+  uint8_t* data = nullptr;  // the KVCache's
   size_t number_bytes = sizeof(float);  // of T below
 
   size_t key_size() const { return static_cast<size_t>(head_dim) * kBlock; }      // (head_dim, kBlock)
@@ -108,12 +108,14 @@ class KVCache {
   }
 
  private:
-  // A huge page is zeroed when a sequence first reaches it, and that takes milliseconds: layers lie so that no step reaches
-  // a new one in all of them.
+  // Layers one after the other. A huge page is zeroed when a sequence first reaches it, and that takes milliseconds: large
+  // ones begin at different places of theirs, so that not all reach a new one with the same token.
   void place() {
-    const auto whole = [](size_t bytes) { return (bytes + kHugePage - 1) / kHugePage * kHugePage; };
-    const size_t stagger = kHugePage / layers_.size() / kLine * kLine;
-    size_t total = kHugePage;
+    const bool has_pages = bytes() >= 4 * layers_.size() * kHugePage;
+    const size_t unit = has_pages ? kHugePage : kLine;
+    const auto whole = [unit](size_t bytes) { return (bytes + unit - 1) / unit * unit; };
+    const size_t stagger = has_pages ? kHugePage / layers_.size() / kLine * kLine : 0;
+    size_t total = layers_.size() * stagger;
     for (const auto& layer : layers_) total += whole(num_slots_ * layer.slot_bytes());
     memory_ = Buffer<uint8_t>(total);
     uint8_t* begin = memory_.get();

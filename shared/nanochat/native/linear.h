@@ -236,6 +236,9 @@ class Linear {
   int num_groups() const { return (num_panels_ + kPanels - 1) / kPanels; }
   int num_tasks(int M) const { return num_groups() * row_blocks(M); }
 
+  // Tasks come group by group of panels. The first of the group after a task's:
+  int next_group(int task, int M) const { return (task / row_blocks(M) + 1) * row_blocks(M); }
+
   // What a task reads of the weight; several share it where there are many rows.
   Span task_weights(int task, int M) const {
     const int group = task / row_blocks(M);
@@ -256,7 +259,7 @@ class Linear {
       dispatch<kRows, kPanels>(std::min(kRows, last_row - row), panels, row, first_panel, x, fetch, y, finish);
     };
     if (tiles == 1) return compute(first_row, FetchAhead{});
-    if (!soon.begin || soon.begin == panel(first_panel)) soon = {panel(first_panel), 0};  // asking for what is there costs nothing
+    if (!soon.begin) soon = {panel(first_panel), 0};  // asking for what is there costs nothing
     // A core has few lines on their way at once, and waits with more: so all tiles ask for their share. Of two, the first
     // has enough to do with its own.
     const bool first_asks = tiles > 2;

@@ -23,7 +23,7 @@ class Buffer {
   explicit Buffer(size_t count) : bytes_(count * sizeof(T) + kSlack) {
     // Where it could hold a huge page, room to begin with one.
     mapped_bytes_ = bytes_ + (bytes_ >= kHugePage ? kHugePage : 0);
-    mapped_ = mmap(nullptr, mapped_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    mapped_ = mmap(nullptr, mapped_bytes_, PROT_READ | PROT_WRITE, kAsWritten, -1, 0);
     if (mapped_ == MAP_FAILED) throw std::bad_alloc();
     auto begin = reinterpret_cast<uintptr_t>(mapped_);
     if (bytes_ >= kHugePage) {
@@ -48,6 +48,11 @@ class Buffer {
 
  private:
   static constexpr size_t kSlack = 64;  // a last vector may be read beyond the end
+#ifdef MAP_NORESERVE
+  static constexpr int kAsWritten = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+#else
+  static constexpr int kAsWritten = MAP_PRIVATE | MAP_ANONYMOUS;
+#endif
   void swap(Buffer& other) {
     std::swap(data_, other.data_);
     std::swap(bytes_, other.bytes_);
@@ -66,9 +71,9 @@ class Arena {
   T* take(size_t count) {
     const size_t bytes = (count * sizeof(T) + kLine - 1) / kLine * kLine;
     if (buffers_.empty() || used_ + bytes > room_) {
-      room_ = std::max(bytes, kBufferBytes);
-      buffers_.emplace_back(room_);
-      used_ = 0;
+      const size_t room = std::max(bytes, kBufferBytes);
+      buffers_.emplace_back(room);
+      room_ = room, used_ = 0;
     }
     used_ += bytes;
     return reinterpret_cast<T*>(buffers_.back().get() + used_ - bytes);

@@ -30,6 +30,9 @@ struct LayerTables {
   const float* value_embedding = nullptr;  // (V, Hk * D)
 };
 
+// The phases of work(), with int8 weights; without they are fewer.
+constexpr int kPhasesOfLayer = 10, kPhasesBeside = 3;
+
 // Rows of a phase that works token by token, in one task.
 constexpr int kTokenRows = 4;
 
@@ -51,7 +54,7 @@ class Model {
       : config(config),
         windows(windows, windows + config.n_layer),
         layers(config.n_layer),
-        team_(config.num_threads, config.n_layer * 10 + 4),
+        team_(config.num_threads, kPhasesBeside + config.n_layer * kPhasesOfLayer),
         threads_(config.num_threads) {}
 
   struct Layer {
@@ -61,7 +64,7 @@ class Model {
 
   const Config config;
   const std::vector<int> windows;
-  Arena weights;
+  Arena weight_memory;
   std::vector<Layer> layers;
   Linear head;
   const float* embedding = nullptr;   // (V, C)
@@ -242,14 +245,14 @@ class Model {
   template <typename T>
   void attend(Team::Member& member, int i, const LayerCache& cache, const std::vector<StepRow>& rows, float* scratch) {
     const Attention<T> attention(cache, windows[i], group());
-    const int count = static_cast<int>(tasks_.size());
-    member.share(count, [&](int n) {
+    const Range own = member.own(static_cast<int>(tasks_.size()));
+    member.share(static_cast<int>(tasks_.size()), [&](int n) {
       const AttentionTask& task = tasks_[n];
       const StepRow& row = rows[task.row];
       if (has_one_task_a_head(row)) {
         for (int t = row.first; t < row.first + row.count; ++t) remember<T>(cache, row, t, task.head);
       }
-      const AttentionTask* next = n + 1 < count ? &tasks_[n + 1] : nullptr;
+      const AttentionTask* next = own.contains(n) && own.contains(n + 1) ? &tasks_[n + 1] : nullptr;
       const T* soon = next ? attention.first_keys(rows[next->row], *next) : nullptr;
       attention.run(row, task, soon, qkv_[0], qkv_.ld(), y_[0], y_.ld(), scratch);
     });
@@ -354,8 +357,8 @@ class Model {
                 const Finish& finish) {
     const Range own = member.own(linear.num_tasks(M));
     member.share(linear.num_tasks(M), [&](int task) {
-      const bool goes_on = own.contains(task) && own.contains(task + 1);
-      const Span soon = goes_on ? linear.task_weights(task + 1, M)
+      const int next = linear.next_group(task, M);
+      const Span soon = own.contains(task) && own.contains(next) ? linear.task_weights(next, M)
                         : later ? later->task_weights(member.own(later->num_tasks(M)).begin, M)
                                 : Span{};
       linear.run_task(task, M, x, soon, y, finish);

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <atomic>
+#include <cassert>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -66,12 +67,14 @@ class Team {
 
     const int thread;
 
-    // Of `count` tasks, those that are this thread's own: as many as another has, one after the other.
+    // Of `count` tasks, those that are this thread's own: one after the other, as many as another has, give or take one.
     Range own(int count) const { return team_.own(thread, count); }
 
-    // Tasks 0 to count - 1, then a meeting. Whoever is done with its own takes what others have left.
+    // Tasks 0 to count - 1, then a meeting. Whoever is done with its own takes what others have left, the first of it: that
+    // its owner may have asked memory for it costs little so near the end.
     template <typename Task>
     void share(int count, const Task& task) {
+      assert(phase_ < team_.phases_);
       for (int i = 0; i < team_.active_; ++i) {
         const int owner = (thread + i) % team_.active_;
         const Range tasks = team_.own(owner, count);
@@ -87,14 +90,14 @@ class Team {
 
    private:
     Team& team_;
-    int phase_ = 0;
+    size_t phase_ = 0;
   };
 
   // job, as each of the first `active` threads, the caller's being 0; returns once all are done.
   void run(int active, const std::function<void(Member&)>& job) {
     active_ = active;
     job_ = &job;
-    for (auto& counter : counters_) counter.store(0, std::memory_order_relaxed);
+    for (size_t i = 0; i < active * phases_; ++i) counters_[i].store(0, std::memory_order_relaxed);
     if (active > 1) {
       // Number of the run and of its threads in one word: who wakes late must not take one run's for the other's.
       start_.store(((start_.load() >> kActiveBits) + 1) << kActiveBits | active, std::memory_order_release);
@@ -152,7 +155,7 @@ class Team {
   }
 
   // Of a thread's own tasks in a phase, those that were taken.
-  std::atomic<int>& counter(int thread, int phase) { return counters_[thread * phases_ + phase]; }
+  std::atomic<int>& counter(int thread, size_t phase) { return counters_[thread * phases_ + phase]; }
 
   const int num_threads_;
   int active_;

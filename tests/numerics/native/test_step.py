@@ -79,7 +79,7 @@ def _row_by_row(native: NativeModel, tokens: list[list[int]], seed: int, max_ste
     return found
 
 
-@pytest.mark.parametrize("num_threads", [1, 2])
+@pytest.mark.parametrize("num_threads", [1, 2, 3, 5])
 def test_float32_is_what_the_model_computes_however_rows_are_cut(model: GPT, num_threads: int) -> None:
     tokens = _tokens(model, 2)
     native = NativeModel(model.config, named_tensors(model), num_threads=num_threads)
@@ -218,6 +218,22 @@ def test_new_weights_take_the_place_of_old_ones(random_model: Callable[[GPTConfi
     tokens = _tokens(model, 1)
     (found,) = _row_by_row(native, tokens, seed=2)
     torch.testing.assert_close(found, model(torch.tensor(tokens))[0], rtol=0.0, atol=TOLERANCE)
+
+
+def test_large_weights_and_caches_are_no_different(random_model: Callable[[GPTConfig], GPT]) -> None:
+    """Matrices of more than 32 MiB lie in several buffers, layers of 4 MiB and more are shifted against each other."""
+    config = GPTConfig(sequence_len=2048, vocab_size=40000, n_layer=3, n_head=4, n_kv_head=4, n_embd=256)
+    model = random_model(config).requires_grad_(False)
+    native = NativeModel(config, named_tensors(model), num_threads=2)
+    cache = native.new_cache(4, 2048, 256)
+    assert cache.size_bytes >= 24 << 20
+    tokens = [row[:300] for row in _tokens(model, 4)]
+    starts = (0, 256)
+    with torch.inference_mode():
+        expected = model(torch.tensor(tokens))
+    for start, count in zip(starts, (256, 44), strict=True):
+        found = _step(native, cache, tokens, [(slot, start, count) for slot in range(4)]).view(4, count, -1)
+        torch.testing.assert_close(found, expected[:, start : start + count], rtol=0.0, atol=TOLERANCE)
 
 
 def test_weights_taken_again_and_again_need_no_more_memory(random_model: Callable[[GPTConfig], GPT]) -> None:

@@ -98,7 +98,8 @@ def test_no_more_than_a_chunk_of_logits_exists() -> None:
     assert shapes == [(4, V)] * 5 + [(1, V)]
 
 
-def test_a_chunk_goes_through_the_formula_block_by_block() -> None:
+def test_a_chunk_goes_through_the_formula_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)  # of more, each has a row
     shapes = []
 
     def rows(logits: Tensor, targets: Tensor, cap: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -109,6 +110,23 @@ def test_a_chunk_goes_through_the_formula_block_by_block() -> None:
     expected = row_losses(logits.clone(), targets, CAP)
     found = in_blocks(rows, 3 * V)(logits, targets, CAP)
     assert shapes == [(3, V), (3, V), (2, V)]
+    assert all(map(torch.equal, found, expected))
+
+
+def test_compiled_blocks_leave_their_gradients_where_the_logits_were() -> None:
+    compiled = torch.compile(row_losses, backend="aot_eager", dynamic=False)
+    logits, targets = torch.randn(8, V), torch.arange(8)
+    expected = row_losses(logits.clone(), targets, CAP)
+    found = in_blocks(compiled, 3 * V)(logits, targets, CAP)
+    assert found[1] is logits
+    for part, expected_part in zip(found, expected, strict=True):
+        torch.testing.assert_close(part, expected_part)
+
+
+def test_blocks_of_a_function_that_does_not_overwrite_are_put_in_place() -> None:
+    logits, targets = torch.randn(5, V), torch.arange(5)
+    expected = row_losses(logits.clone(), targets, CAP)
+    found = in_blocks(lambda part, *others: row_losses(part.clone(), *others), 2 * V)(logits, targets, CAP)
     assert all(map(torch.equal, found, expected))
 
 
