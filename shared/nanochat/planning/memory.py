@@ -15,7 +15,7 @@ from nanochat.sizes import LOGITS_AT_ONCE, Shape, parameter_shapes, parameters_b
 # Below this, every rank keeps an AdamW parameter's whole state: splitting it would cost more than it saves.
 MIN_SHARDED_ELEMENTS = 1024
 _FLOAT32 = 4
-# Of a chunk of logits in float32, at most: themselves, what becomes of them, and their gradient. A CPU computes in place.
+# Of a chunk of logits in float32, at most: themselves, what becomes of them, and their gradient. CPUs reuse the place.
 _CHUNK_COPIES = 3
 
 
