@@ -53,8 +53,8 @@ def _below_cap(logits: Tensor, cap: float) -> Tensor:
 
 
 def in_blocks(rows: RowLosses, num_logits: int) -> RowLosses:
-    """The same for float32 logits (R, V), which are overwritten, so many of them at once, though a row a thread at least:
-    what is computed on the way is no larger than that."""
+    """The same for float32 logits (R, V), which are overwritten, so many of them at once, though a row a thread at
+    least: what is computed on the way is no larger than that."""
 
     def computed(logits: Tensor, targets: Tensor, cap: float) -> tuple[Tensor, Tensor, Tensor]:
         losses, factors = logits.new_empty(len(logits)), logits.new_empty(len(logits))
