@@ -10,7 +10,7 @@ from tests.integration.inference.conftest import Serve
 
 
 def test_a_deadline_ends_a_running_answer_with_an_error_event(serve: Serve) -> None:
-    server = serve(deadline_s=2)
+    server = serve(deadline_s=0.5)
     with server.stream(prompt="a") as running:
         running.start()
         last = list(running)[-1]

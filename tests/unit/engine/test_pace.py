@@ -39,3 +39,22 @@ def test_it_follows_a_machine_that_becomes_slower() -> None:
 
 def test_before_anything_is_known_a_prompt_gets_a_little() -> None:
     assert 8 + MIN_PROMPT_TOKENS < Pace(1000).budget(8) < 200
+
+
+def test_rows_that_were_never_alone_count_by_those_that_were() -> None:
+    pace = Pace(1000)
+    for rows in (*range(1, 9), *range(8, 0, -1)):
+        pace.observe(0.004 + 0.001 * rows, rows, 0)
+    for _ in range(50):
+        pace.observe(0.004 + 0.001 * 28 + 64 * 0.0004, 28, 64)
+    assert (pace.budget(28) - 28) * 0.0004 >= 0.8 * MAX_ADDED_RATIO * (0.004 + 0.001 * 28)
+    assert (pace.budget(2) - 2) * 0.0004 <= MAX_ADDED_RATIO * (0.004 + 0.001 * 2) * 1.3
+
+
+def test_the_first_step_of_a_cold_machine_is_forgotten() -> None:
+    pace = Pace(1000)
+    pace.observe(1.0, 0, 8)
+    for _ in range(3):
+        pace.observe(0.020, 8, 0)
+        pace.observe(0.020 + 40 * 0.0004, 8, 40)
+    assert (pace.budget(8) - 8) * 0.0004 >= 0.8 * MAX_ADDED_RATIO * 0.020
