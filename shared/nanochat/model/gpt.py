@@ -20,7 +20,7 @@ from nanochat.model.elementwise import rms_norm, squared_relu
 from nanochat.model.kv_cache import KVCache
 from nanochat.model.loss import HeadLoss, softcap
 from nanochat.model.precision import embedding_dtype
-from nanochat.model.product import MIN_WIDTH, linear, onednn_is_faster
+from nanochat.model.product import linear
 from nanochat.model.ragged import RaggedStep
 from nanochat.model.rotary import apply_rotary, rotary_table
 from nanochat.sizes import flops_per_token
@@ -35,14 +35,13 @@ class Linear(nn.Module):
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out_features, in_features))
-        self._use_onednn = onednn_is_faster() and min(in_features, out_features) >= MIN_WIDTH
         self.float8: Callable[[Tensor], Tensor] | None = None  # the same while training (float8.py)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in) -> (..., out)"""
         if self.float8 is not None and self.training:
             return self.float8(x)
-        return linear(x, self.weight.to(x.dtype), use_onednn=self._use_onednn)
+        return linear(x, self.weight.to(x.dtype))
 
 
 class Embedding(nn.Module):

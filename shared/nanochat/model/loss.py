@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nanochat.model.product import linear, onednn_is_faster
+from nanochat.model.product import add_product, linear, zero_sum
 from nanochat.native import training as native
 from nanochat.sizes import LOGITS_AT_ONCE
 
@@ -140,7 +140,7 @@ def _losses(x: Tensor, weight: Tensor, targets: Tensor, cap: float, rows: RowLos
     narrow = weight.to(x.dtype)
     losses = torch.empty(x.size(0), device=x.device)
     for part in _parts(x, weight):
-        losses[part] = rows(_product(x[part], narrow), targets[part], cap)[0]
+        losses[part] = rows(linear(x[part], narrow), targets[part], cap)[0]
     return losses
 
 
@@ -153,40 +153,20 @@ def _losses_and_gradients(
     """
     narrow = weight.to(x.dtype)
     losses, x_grad = torch.empty(x.size(0), device=x.device), torch.empty_like(x)
-    weight_grad = _zeros(weight)
+    weight_grad = zero_sum(weight.size(0), weight.size(1), weight.device)
     for part in _parts(x, weight):
-        losses[part], grad, factors = rows(_product(x[part], narrow), targets[part], cap)
+        losses[part], grad, factors = rows(linear(x[part], narrow), targets[part], cap)
         if row_weights is not None:
             factors = factors * row_weights[part]
         if x.dtype == torch.float32:
-            torch.mul(_product(grad, narrow.t()), factors[:, None], out=x_grad[part])
-            _add_product(weight_grad, grad, x[part] * factors[:, None])
+            torch.mul(linear(grad, narrow.t()), factors[:, None], out=x_grad[part])
+            add_product(weight_grad, grad.t(), (x[part] * factors[:, None]).t())
         else:
             grad = (grad * factors[:, None]).to(x.dtype)
-            x_grad[part] = _product(grad, narrow.t())
-            _add_product(weight_grad, grad, x[part])
+            x_grad[part] = linear(grad, narrow.t())
+            add_product(weight_grad, grad.t(), x[part].t())
         del grad  # or two chunks would exist
     return losses, x_grad, weight_grad.to(weight.dtype)
-
-
-def _zeros(weight: Tensor) -> Tensor:
-    """(V, C) in float32, lying the way round that its product is faster: by oneDNN as (C, V)."""
-    if onednn_is_faster():
-        return torch.zeros(weight.size(1), weight.size(0), device=weight.device).t()
-    return torch.zeros(weight.shape, device=weight.device)
-
-
-def _add_product(total: Tensor, grad: Tensor, x: Tensor) -> None:
-    """total (V, C) += grad (R, V).T @ x (R, C); where the library can add by itself, the product is not held."""
-    if grad.dtype != torch.float32 or onednn_is_faster():
-        total += _product(x.t(), grad.t()).t()
-    else:
-        total.addmm_(grad.t(), x)
-
-
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b.T"""
-    return linear(a, b, use_onednn=onednn_is_faster())
 
 
 def _parts(x: Tensor, weight: Tensor) -> list[slice]:

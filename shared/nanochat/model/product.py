@@ -1,30 +1,46 @@
-"""The product of every linear map, x @ weight.T, by the faster of the two libraries that torch has for a CPU.
+"""Products a @ b.T, as linear maps and their gradients are made of, by the fastest there is for float32 on a CPU.
 
-torch gives float32 products to MKL. On AMD's processors oneDNN, which torch holds too and keeps for narrower numbers,
-is 12 to 30% faster for outputs and for the gradients of inputs (docs/performance.md). For those of weights, sums over
-thousands of tokens of operands that lie the wrong way, MKL is faster. Elsewhere MKL does all.
+native: this project's own, with AVX-512; twice the speed of torch's MKL on AMD's processors. onednn: on AMD's others, a
+library that torch holds too and keeps for narrower numbers; 12 to 30% faster than MKL for outputs and for the gradients
+of inputs, but not for those of weights, sums over thousands of tokens of operands that lie the wrong way. torch: all
+else (docs/performance.md).
 """
 
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Of inputs and outputs; below, calling takes longer than multiplying.
-MIN_WIDTH = 64
+from nanochat.native import training as native
+
+Way = Literal["native", "onednn", "torch"]
+# Of rows, inputs and outputs; below, calling and packing take longer than multiplying.
+MIN_SIZE = 64
+
+
+def linear(x: Tensor, weight: Tensor) -> Tensor:
+    """x (..., K), weight (N, K) in one dtype -> (..., N)."""
+    is_large = min(x.shape[:-1].numel(), *weight.shape) >= MIN_SIZE
+    if is_large and x.device.type == "cpu" and x.dtype == torch.float32 and fastest_way() != "torch":
+        product: Tensor = multiply(x.flatten(0, -2), weight)
+        return product.view(*x.shape[:-1], weight.size(0))
+    return F.linear(x, weight)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def fastest_way() -> Way:
+    """The same on every run of a machine, so that runs can be repeated."""
+    return _fastest_way()
 
 
 @cache
-def onednn_is_faster() -> bool:
-    """Ask before compiling: reads /proc/cpuinfo. The same on every run of a machine, so that runs can be repeated."""
-    try:
-        vendor = "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return vendor and has_onednn()
+def _fastest_way() -> Way:
+    if native.is_available():
+        return "native"
+    return "onednn" if has_onednn() and _is_amd() else "torch"
 
 
 def has_onednn() -> bool:
@@ -32,18 +48,19 @@ def has_onednn() -> bool:
     return is_built_in and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
-def linear(x: Tensor, weight: Tensor, *, use_onednn: bool) -> Tensor:
-    """x (..., K), weight (N, K) in one dtype -> (..., N)."""
-    if use_onednn and x.device.type == "cpu" and x.dtype == torch.float32:
-        product: Tensor = multiply(x.flatten(0, -2), weight)
-        return product.view(*x.shape[:-1], weight.size(0))
-    return F.linear(x, weight)
+def _is_amd() -> bool:
+    try:
+        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
 
 
-# An operation of its own: the compiler takes torch's for one with constant weights.
+# An operation of its own: the compiler takes oneDNN's for one with constant weights.
 @torch.library.custom_op("nanochat::multiply", mutates_args=())
 def multiply(a: Tensor, b: Tensor) -> Tensor:
-    """a (M, K) @ b (N, K).T by oneDNN, float32; either may be a transposed view."""
+    """a (M, K) @ b (N, K).T in float32 on a CPU, not for the way torch; either may be a transposed view."""
+    if fastest_way() == "native":
+        return native.multiply(a, b)
     return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")  # type: ignore[no-any-return]
 
 
@@ -59,8 +76,30 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> N
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
     a, b = ctx.saved_tensors
     a_grad = multiply(grad, b.t()) if ctx.needs_input_grad[0] else None
-    b_grad = grad.t() @ a if ctx.needs_input_grad[1] else None
+    b_grad = None
+    if ctx.needs_input_grad[1]:
+        b_grad = multiply(grad.t(), a.t()) if fastest_way() == "native" else grad.t() @ a
     return a_grad, b_grad
 
 
 multiply.register_autograd(_backward, setup_context=_setup_context)
+
+
+def zero_sum(num_rows: int, num_columns: int, device: torch.device) -> Tensor:
+    """(num_rows, num_columns) float32 for add_product, lying the way round that is faster there."""
+    if device.type == "cpu" and fastest_way() == "onednn":
+        return torch.zeros(num_columns, num_rows, device=device).t()
+    return torch.zeros(num_rows, num_columns, device=device)
+
+
+def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """total (M, N) += a (M, K) @ b (N, K).T, without gradients; total as zero_sum made it. Where the library can add by
+    itself, the product is not held."""
+    is_float32 = a.dtype == torch.float32
+    way = fastest_way() if is_float32 and total.device.type == "cpu" else "torch"
+    if way == "native":
+        native.multiply(a, b, total)
+    elif way == "onednn" or not is_float32:
+        total += linear(b, a).t()
+    else:
+        total.addmm_(a, b.t())

@@ -73,6 +73,7 @@ _STEP: _Signatures = {
 }
 _TRAINING: _Signatures = {
     "row_losses": (c_int, [_P, _P, c_int64, c_int64, c_float, _P, _P]),
+    "multiply": (c_int, [_P, c_int64, c_int64, _P, c_int64, c_int64, _P, c_int64, c_int64, c_int64, c_int]),
     "attention_forward": (c_int, [POINTER(AttentionShape), *[_P] * 5]),
     "attention_backward": (c_int, [POINTER(AttentionShape), *[_P] * 9]),
 }

@@ -8,6 +8,7 @@
 
 #include "training_attention.h"
 #include "training_loss.h"
+#include "training_product.h"
 
 using namespace nanochat;
 
@@ -52,6 +53,17 @@ int nanochat_attention_backward(const AttentionShape* shape, const float* q, con
   return for_heads(*shape, [&](HeadAttention& attention, int b, int head) {
     attention.backward(b, head, q, k, v, y, lse, y_grad, q_grad, k_grad, v_grad);
   });
+}
+
+// out (M, N) = a (M, K) @ b (N, K).T, or that much more with `adds`; a's and b's strides of rows and columns, of which one is 1
+int nanochat_multiply(const float* a, int64_t a_row, int64_t a_column, const float* b, int64_t b_row, int64_t b_column,
+                      float* out, int64_t M, int64_t N, int64_t K, int adds) {
+  try {
+    Product({a, a_row, a_column}, {b, b_row, b_column}, out, M, N, K, adds != 0).run();
+  } catch (const std::bad_alloc&) {
+    return kNoMemory;
+  }
+  return 0;
 }
 
 }  // extern "C"

@@ -1,7 +1,7 @@
-"""Parts of a training step on a CPU as operations of torch: attention with its gradients, and the head's losses.
+"""Parts of a training step on a CPU for torch: products, attention with its gradients, and the head's losses.
 
-For float32, with AVX-512, where torch's attention has a third of a product's speed (docs/performance.md). attention.py
-and loss.py say what they compute and choose them where is_available(); tests hold the two together.
+For float32, with AVX-512, where torch's attention has a third of a product's speed (docs/performance.md). product.py,
+attention.py and loss.py say what they compute and choose them where is_available(); tests hold the two together.
 """
 
 import ctypes
@@ -27,6 +27,17 @@ def is_available() -> bool:
         log.info("training_kernels_unavailable", extra={"reason": exc.message})
         return False
     return True
+
+
+def multiply(a: Tensor, b: Tensor, total: Tensor | None = None) -> Tensor:
+    """a (M, K) @ b (N, K).T, added to total (M, N) where one is given; either operand may be a transposed view."""
+    (M, K), N = a.shape, b.size(0)
+    assert b.size(1) == K and a.dtype == b.dtype == torch.float32
+    a, b = (x if 1 in x.stride() else x.contiguous() for x in (a, b))
+    out = a.new_empty(M, N) if total is None else total
+    assert out.is_contiguous() and out.shape == (M, N) and out.dtype == torch.float32
+    _call("multiply", a, *a.stride(), b, *b.stride(), out, M, N, K, total is not None)
+    return out
 
 
 def row_losses(logits: Tensor, targets: Tensor, cap: float) -> tuple[Tensor, Tensor, Tensor]:
