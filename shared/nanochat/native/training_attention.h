@@ -8,7 +8,7 @@
 
 #include <limits>
 
-#include "linear.h"
+#include "training_tiles.h"
 
 namespace nanochat {
 
@@ -17,33 +17,10 @@ struct AttentionShape {
   float scale;
 };
 
-// Rows and panels of a tile: as many sums as there are registers for, with what they are made of.
-constexpr int kQueryTile = 6, kWidePanels = 4;
+// Rows of a tile: with kWidePanels panels as many sums as there are registers for, and what they are made of.
+constexpr int kQueryTile = 6;
 constexpr int kKeyTile = 4;  // divides a panel
 constexpr int kQueryBlock = 8 * kQueryTile;
-
-// sums[r][j] += a[k][r] * b[k][j]: as multiply_tile, a lying the other way round.
-template <int R, int P>
-inline void multiply_transposed(const float* a, size_t lda, const float* b, size_t ldb, int K, f32x16 (&sums)[R][P]) {
-  f32x16 total[R][P];
-  unrolled<R>([&](auto r) NANOCHAT_INLINE { unrolled<P>([&](auto j) NANOCHAT_INLINE { total[r][j] = sums[r][j]; }); });
-  for (int k = 0; k < K; ++k) {
-    f32x16 w[P];
-    unrolled<P>([&](auto j) NANOCHAT_INLINE { w[j] = load(b + k * ldb + j * kLanes); });
-    unrolled<R>([&](auto r) NANOCHAT_INLINE {
-      const f32x16 x = splat(a[k * lda + r]);
-      unrolled<P>([&](auto j) NANOCHAT_INLINE { total[r][j] += x * w[j]; });
-    });
-  }
-  unrolled<R>([&](auto r) NANOCHAT_INLINE { unrolled<P>([&](auto j) NANOCHAT_INLINE { sums[r][j] = total[r][j]; }); });
-}
-
-// work(first panel, how many as a constant) until `panels` are done.
-template <int P = kWidePanels, typename Work>
-inline void by_panels(int first, int panels, const Work& work) {
-  for (; first + P <= panels; first += P) work(first, std::integral_constant<int, P>{});
-  if constexpr (P > 1) by_panels<P - 1>(first, panels, work);
-}
 
 // One key/value head of one row, and its queries. `scratch` holds size(shape) floats.
 class HeadAttention {

@@ -8,9 +8,8 @@
 
 #include <omp.h>
 
-#include "linear.h"
 #include "memory.h"
-#include "training_attention.h"
+#include "training_tiles.h"
 
 namespace nanochat {
 
