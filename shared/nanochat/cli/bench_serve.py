@@ -132,7 +132,8 @@ async def _run_case(
             assert own is not None
             found = await memory(server, dialect, own.resident_bytes, num_requests=num_requests or 10_000)
             headline = (
-                f"{found.num_requests} requests after {found.num_warmup} of warm-up ({found.num_errors} failed): "
+                f"{found.num_requests} requests after {found.num_filling} long prompts and {found.num_warmup} short "
+                f"ones of warm-up ({found.num_errors} failed): "
                 f"{found.before_bytes / 2**20:.1f} MiB before, {found.after_bytes / 2**20:.1f} after, "
                 f"{100 * found.growth_ratio:+.2f}%"
             )

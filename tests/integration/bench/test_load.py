@@ -1,13 +1,14 @@
 """The load generator against a server whose delays are known: the figures are those delays."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import pytest
 
-from nanochat.bench.serving.cases import long_prompt, memory, second_turn
+from nanochat.bench.serving.cases import Memory, long_prompt, memory, second_turn
 from nanochat.bench.serving.client import Answer, Dialect, Server
 from nanochat.bench.serving.figures import Targets
 from nanochat.bench.serving.prompts import Messages
@@ -186,11 +187,22 @@ def test_a_stream_held_up_by_a_long_prompt_is_seen() -> None:
     assert found.ratio >= 1 and found.longest_gap_s >= found.median_gap_s >= 0.015
 
 
-def test_streams_that_end_before_the_long_prompt_is_answered_are_no_measurement() -> None:
+def test_streams_that_end_before_the_long_prompt_is_answered_are_made_longer() -> None:
+    fake = FakeOpenAI(first_s=0.3, gap_s=0.01)
+    found = with_server(
+        fake,
+        lambda server: long_prompt(server, IDS, num_streams=2, max_tokens=12, prompt_tokens=500, num_rounds=1),
+    )
+    assert len(found.rounds) == 1
+    lengths = {body["max_tokens"] for body in fake.asked if len(body["prompt"]) == 128}
+    assert {12, 24} < lengths and max(lengths) <= 372
+
+
+def test_streams_that_end_before_the_long_prompt_however_long_they_are_are_no_measurement() -> None:
     with pytest.raises(Unavailable, match="ended before"):
         with_server(
             FakeOpenAI(first_s=0.5, gap_s=0.001),
-            lambda server: long_prompt(server, IDS, num_streams=2, max_tokens=12, num_rounds=1),
+            lambda server: long_prompt(server, IDS, num_streams=2, max_tokens=12, prompt_tokens=140, num_rounds=1),
         )
 
 
@@ -202,11 +214,33 @@ def test_a_second_turn_holds_the_first_and_its_answer() -> None:
     assert found.second_cached_tokens == 3 and 0.1 < found.ratio < 10
 
 
+def memory_of(fake: FakeOpenAI, resident_bytes: Callable[[], int]) -> Memory:
+    return with_server(
+        fake,
+        lambda server: memory(server, IDS, resident_bytes, num_requests=40, concurrency=4),
+    )
+
+
 def test_memory_that_grows_is_told_and_memory_that_does_not_is_not() -> None:
-    grown = iter(range(1000, 10_000, 10))
     fake = FakeOpenAI(first_s=0.0, gap_s=0.0)
-    found = with_server(fake, lambda server: memory(server, IDS, lambda: next(grown), num_requests=40, concurrency=4))
-    assert found.num_errors == 0 and len(fake.asked) == 44
+    grown = itertools.chain((1000, 1000), range(1000, 10_000, 10))
+    found = memory_of(fake, lambda: next(grown))
+    assert found.num_errors == 0 and len(fake.asked) == found.num_filling + 44
     assert found.growth_ratio == pytest.approx(0.17, abs=0.02)
-    steady = with_server(fake, lambda server: memory(server, IDS, lambda: 1000, num_requests=40, concurrency=4))
-    assert steady.growth_ratio == 0
+    assert memory_of(fake, lambda: 1000).growth_ratio == 0
+
+
+def test_a_cache_that_long_prompts_fill_beforehand_is_no_growth() -> None:
+    fake, cache_tokens = FakeOpenAI(first_s=0.0, gap_s=0.0), 100_000
+
+    def resident_bytes() -> int:
+        return 1_000_000 + min(cache_tokens, sum(len(body["prompt"]) for body in fake.asked)) * 10
+
+    found = memory_of(fake, resident_bytes)
+    assert found.growth_ratio == 0 and found.num_filling * 1500 > cache_tokens
+
+
+def test_memory_that_long_prompts_never_stop_growing_is_no_measurement() -> None:
+    fake = FakeOpenAI(first_s=0.0, gap_s=0.0)
+    with pytest.raises(Unavailable, match="still grew"):
+        memory_of(fake, lambda: 1000 + 1000 * len(fake.asked))

@@ -14,6 +14,11 @@ from nanochat.errors import Unavailable
 
 _NUM_GAPS_BEFORE = 8  # of every stream, before the long prompt is sent
 _POLL_S = 0.002
+_STREAM_PROMPT_TOKENS = 128
+# Prompts between two looks at the memory. A model of four layers keeps 192 MiB of their keys and values.
+_FILL_PROMPTS, _FILL_TOKENS = 16, 1500
+_MAX_FILL_ROUNDS = 50
+_SETTLED = 0.005  # of the memory; less than this is no more filling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,16 +46,24 @@ async def long_prompt(
     num_rounds: int = 3,
 ) -> LongPrompt:
     """Streams of 128 prompt tokens. A first round is not counted: in it a server touches memory that later ones find
-    ready. Raises Unavailable where a request failed, or a stream ended too early."""
-    rounds = []
-    for turn in range(1 + num_rounds):
+    ready. Where streams of max_tokens end before the long prompt's first token, they are made longer, until they have
+    as many tokens as it. Raises Unavailable where a request failed, or even those ended too early."""
+    rounds: list[dict[str, float]] = []
+    turn = 0
+    while len(rounds) < 1 + num_rounds:
+        turn += 1
         alone, _ = await _streams(server, dialect, num_streams, max_tokens, 0, f"alone/{turn}")
         joined, late = await _streams(server, dialect, num_streams, max_tokens, prompt_tokens, f"joined/{turn}")
         _require_good([*alone, *joined, late])
         if late.chunks_s[0] > min(one.chunks_s[-1] for one in joined):
-            raise Unavailable(
-                "a stream ended before the long prompt's first token, so nothing was measured; give more --max-tokens."
-            )
+            longest = prompt_tokens - _STREAM_PROMPT_TOKENS  # which has room wherever the long prompt has
+            if max_tokens >= longest:
+                raise Unavailable(
+                    f"a stream of {max_tokens} tokens ended before the long prompt's first token, so nothing was "
+                    "measured; take a larger model."
+                )
+            max_tokens = min(2 * max_tokens, longest)
+            continue
         worst = max(joined, key=_gap_ratio)
         rounds.append(
             {
@@ -74,7 +87,7 @@ async def _streams(
     late = Answer()
     async with asyncio.TaskGroup() as group:
         for n, answer in enumerate(answers):
-            prompt = draw(dialect, 128, seed=f"{name}/{n}")
+            prompt = draw(dialect, _STREAM_PROMPT_TOKENS, seed=f"{name}/{n}")
             group.create_task(server.ask(dialect, prompt, max_tokens=max_tokens, answer=answer))
         if late_tokens:
             while any(len(one.chunks_s) <= _NUM_GAPS_BEFORE and one.is_open for one in answers):
@@ -141,10 +154,12 @@ async def second_turn(
 @dataclass(frozen=True, kw_only=True)
 class Memory:
     """growth_ratio: how much the mean of the last fifth of the samples exceeds that of the first fifth after the
-    warm-up. samples_bytes: one before, one after each batch of requests; the warm-up's are left out."""
+    warm-up. num_filling: prompts of 1,500 tokens that filled the cache of prefixes before. samples_bytes: one before,
+    one after each batch of requests; the warm-up's are left out."""
 
     num_requests: int
     num_warmup: int
+    num_filling: int
     num_errors: int
     before_bytes: int
     after_bytes: int
@@ -162,9 +177,11 @@ async def memory(
     prompt_tokens: int = 16,
     max_tokens: int = 4,
 ) -> Memory:
-    """A tenth of the requests, beforehand, is warm-up: caches fill, allocators keep what they got."""
+    """Beforehand a cache of prefixes fills, by long prompts until memory grows no more, and a tenth of the requests is
+    warm-up: allocators keep what they got. Raises Unavailable where memory never stops growing by long prompts."""
     num_warmup, num_batches = max(concurrency, num_requests // 10), 20
     num_errors = 0
+    num_filling = await _fill(server, dialect, resident_bytes, concurrency)
 
     async def batch(size: int, name: str) -> None:
         nonlocal num_errors
@@ -189,11 +206,32 @@ async def memory(
     return Memory(
         num_requests=num_requests,
         num_warmup=num_warmup,
+        num_filling=num_filling,
         num_errors=num_errors,
         before_bytes=round(before),
         after_bytes=round(after),
         growth_ratio=after / before - 1,
         samples_bytes=samples,
+    )
+
+
+async def _fill(server: Server, dialect: Dialect, resident_bytes: Callable[[], int], concurrency: int) -> int:
+    """Prompts that no answer is wanted to, until so many of them add next to nothing; how many there were."""
+    before = resident_bytes()
+    for turn in range(_MAX_FILL_ROUNDS):
+
+        async def ask(number: int, turn: int = turn) -> Answer:
+            return await server.ask(dialect, draw(dialect, _FILL_TOKENS, seed=f"fill/{turn}/{number}"), max_tokens=1)
+
+        run = await closed_loop(ask, concurrency=concurrency, num_requests=_FILL_PROMPTS)
+        _require_good(run.answers)
+        after = resident_bytes()
+        if after < (1 + _SETTLED) * before:
+            return (turn + 1) * _FILL_PROMPTS
+        before = after
+    raise Unavailable(
+        f"memory still grew after {_MAX_FILL_ROUNDS * _FILL_PROMPTS} prompts of {_FILL_TOKENS} tokens, to "
+        f"{before / 2**20:.0f} MiB: a cache is larger than that, or memory leaks; give a smaller cache to tell which."
     )
 
 
