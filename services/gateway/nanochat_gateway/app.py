@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-import httpx
 from fastapi import FastAPI
 
 from nanochat.observability.request_id import RequestIdMiddleware
@@ -24,6 +23,7 @@ from nanochat_gateway.errors import UnexpectedErrorMiddleware, install_error_han
 from nanochat_gateway.inference_client import InferenceClient
 from nanochat_gateway.keys import KeyRing
 from nanochat_gateway.metrics import Metrics, MetricsMiddleware
+from nanochat_gateway.peer_http import PeerHttp
 from nanochat_gateway.replicas import Lookup, Replicas, system_lookup
 from nanochat_gateway.routes_pages import STATIC, install_pages
 from nanochat_gateway.security_headers import SecurityHeadersMiddleware
@@ -31,17 +31,9 @@ from nanochat_gateway.settings import GatewaySettings
 from nanochat_gateway.state import GatewayState
 from nanochat_gateway.trainer_client import TrainerClient
 
-# Open streams are bounded by inference, which refuses what it cannot queue; this is the last line behind that.
-_MAX_CONNECTIONS = 1000
-# Below the five seconds after which uvicorn closes an idle connection, so that no request meets a closing one.
-_IDLE_CONNECTION_S = 2.0
-
 
 def create_app(settings: GatewaySettings, static: Path = STATIC, lookup: Lookup = system_lookup) -> FastAPI:
-    http = httpx.AsyncClient(
-        limits=httpx.Limits(max_connections=_MAX_CONNECTIONS, keepalive_expiry=_IDLE_CONNECTION_S),
-        trust_env=False,  # peers are named by address; a proxy for the outer world is not for them
-    )
+    http = PeerHttp()
     replicas = Replicas(settings.inference_url_list, interval_s=settings.replica_lookup_interval_s, lookup=lookup)
     state = GatewayState(
         settings=settings,

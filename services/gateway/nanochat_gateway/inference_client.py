@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, suppress
 
-import httpx
 from pydantic import ValidationError
 
 from nanochat.errors import DeadlineExceeded, NanochatError, Unavailable
@@ -27,6 +26,7 @@ from nanochat.protocol.generate import (
     generate_event,
 )
 from nanochat_gateway.peer_errors import peer_error, refusal
+from nanochat_gateway.peer_http import PeerError, PeerHttp, Reply, Response
 from nanochat_gateway.replicas import Replica, Replicas
 from nanochat_gateway.settings import GatewaySettings
 from nanochat_gateway.sse import read_events
@@ -79,7 +79,7 @@ class Generation:
 
 
 class InferenceClient:
-    def __init__(self, http: httpx.AsyncClient, settings: GatewaySettings, replicas: Replicas) -> None:
+    def __init__(self, http: PeerHttp, settings: GatewaySettings, replicas: Replicas) -> None:
         self._http = http
         self._settings = settings
         self._replicas = replicas
@@ -114,21 +114,22 @@ class InferenceClient:
             raise Unavailable("The inference service does not answer; wait until it has started.", retry_after_s=2)
         return list({model.model: model for models in reached for model in models}.values())
 
-    async def fetch(self, path: str) -> list[httpx.Response]:
+    async def fetch(self, path: str) -> list[Reply]:
         """GET the path of every replica; those that do not answer in time are left out."""
         answers = await asyncio.gather(*(self._probe(replica, path) for replica in self._replicas))
         return [answer for answer in answers if answer is not None]
 
     async def _info(self, replica: Replica) -> list[ServedModel] | None:
-        response = await self._probe(replica, "/v1/info")
-        if response is None:
+        reply = await self._probe(replica, "/v1/info")
+        if reply is None:
             return None
-        return [ServedModel.model_validate_json(response.content)] if response.status_code == 200 else []
+        return [ServedModel.model_validate_json(reply.body)] if reply.status == 200 else []
 
-    async def _probe(self, replica: Replica, path: str) -> httpx.Response | None:
+    async def _probe(self, replica: Replica, path: str) -> Reply | None:
+        url, timeout_s = replica.url + path, self._settings.probe_timeout_s
         try:
-            return await self._http.get(replica.url + path, headers=_headers(), timeout=self._settings.probe_timeout_s)
-        except httpx.HTTPError:
+            return await self._http.get(url, headers=_headers(), timeout_s=timeout_s)
+        except (PeerError, TimeoutError):
             return None
 
     async def _ask(self, replica: Replica, request: GenerateRequest, deadline: float) -> Generation:
@@ -144,11 +145,11 @@ class InferenceClient:
         async with AsyncExitStack() as undo:
             undo.callback(replica.leave)
             try:
-                response = await self._http.send(self._build(replica, request), stream=True)
-                undo.push_async_callback(response.aclose)
-                if response.status_code != 200:
+                response = await self._send(replica, request)
+                undo.callback(response.close)
+                if response.status != 200:
                     raise _in_the_callers_words(await refusal(response), request)
-            except httpx.HTTPError as exc:
+            except PeerError as exc:
                 self._replicas.missed()
                 raise Unavailable("The inference service does not answer; try again in a moment.") from exc
             source = _parsed(response)
@@ -166,13 +167,14 @@ class InferenceClient:
                 deadline=deadline,
             )
 
-    def _build(self, replica: Replica, request: GenerateRequest) -> httpx.Request:
-        # Silence is watched here, over events; httpx only bounds connecting and sending.
-        timeout = httpx.Timeout(self._settings.connect_timeout_s, read=None, write=10.0)
-        headers = {**_headers(), "content-type": "application/json", "accept": "text/event-stream"}
-        content = request.model_dump_json(exclude=_left_at_defaults(request))
-        return self._http.build_request(
-            "POST", f"{replica.url}/v1/generate", content=content, headers=headers, timeout=timeout
+    async def _send(self, replica: Replica, request: GenerateRequest) -> Response:
+        """Silence is watched above, over events."""
+        return await self._http.send(
+            "POST",
+            f"{replica.url}/v1/generate",
+            headers={**_headers(), "content-type": "application/json", "accept": "text/event-stream"},
+            content=request.model_dump_json(exclude=_left_at_defaults(request)).encode(),
+            connect_timeout_s=self._settings.connect_timeout_s,
         )
 
 
@@ -194,12 +196,12 @@ def _headers() -> dict[str, str]:
     return {"x-request-id": request_id} if request_id else {}
 
 
-async def _parsed(response: httpx.Response) -> AsyncGenerator[GenerateEvent, None]:
+async def _parsed(response: Response) -> AsyncGenerator[GenerateEvent, None]:
     """Events of the stream. Raises Unavailable where it breaks or makes no sense."""
     try:
-        async for data in read_events(response.aiter_bytes()):
+        async for data in read_events(response.content.iter_any()):
             yield generate_event.validate_json(data)
-    except (httpx.HTTPError, ValidationError) as exc:
+    except (PeerError, ValidationError) as exc:
         raise Unavailable(_BROKEN) from exc
 
 

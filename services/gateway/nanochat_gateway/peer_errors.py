@@ -6,8 +6,6 @@ A failure of the peer itself (500, an answer that makes no sense) is "unavailabl
 import contextlib
 import json
 
-import httpx
-
 from nanochat.errors import (
     Conflict,
     DeadlineExceeded,
@@ -18,6 +16,7 @@ from nanochat.errors import (
     TooLarge,
     Unavailable,
 )
+from nanochat_gateway.peer_http import Response
 
 _BY_STATUS: dict[int, type[NanochatError]] = {
     400: InvalidRequest,
@@ -41,15 +40,15 @@ def peer_error(code: str, message: str) -> NanochatError:
     return error
 
 
-async def refusal(response: httpx.Response) -> NanochatError:
+async def refusal(response: Response) -> NanochatError:
     """The error of an answer that is no success. Reads its body, up to a bound."""
     body = b""
-    async for chunk in response.aiter_bytes():
+    async for chunk in response.content.iter_any():
         body += chunk
         if len(body) > _MAX_ERROR_BYTES:
             break
-    kind = _BY_STATUS.get(response.status_code, Unavailable)
-    message, code, param = f"A part of the server answered {response.status_code}; try again.", kind.code, None
+    kind = _BY_STATUS.get(response.status, Unavailable)
+    message, code, param = f"A part of the server answered {response.status}; try again.", kind.code, None
     with contextlib.suppress(ValueError, KeyError, TypeError):
         told = json.loads(body)["error"]
         message, code, param = str(told["message"]), str(told.get("code") or code), told.get("param")
@@ -60,7 +59,7 @@ async def refusal(response: httpx.Response) -> NanochatError:
     return error
 
 
-def _retry_after_s(response: httpx.Response) -> float | None:
+def _retry_after_s(response: Response) -> float | None:
     with contextlib.suppress(ValueError):
         return max(0.0, float(response.headers.get("retry-after", "")))
     return None

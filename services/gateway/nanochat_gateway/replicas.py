@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-import httpx
+from yarl import URL
 
 from nanochat.loopback import is_loopback
 
@@ -110,25 +110,26 @@ class Replicas:
         log.info("replicas_changed", extra={"replicas": list(wanted)})
 
     async def _found(self, name: str) -> list[str]:
-        url = httpx.URL(name)
+        url = URL(name)
         try:
-            addresses = await self._lookup(url.host, url.port or 80)
+            addresses = await self._lookup(url.host or "", url.port or 80)
         except (OSError, UnicodeError) as exc:
             if name not in self._not_found:
                 log.warning("replicas_not_found", extra={"host": url.host, "reason": str(exc)})
             self._not_found.add(name)
             return []
         self._not_found.discard(name)
-        return [str(url.copy_with(host=address)) for address in addresses]
+        return [str(url.with_host(address)) for address in addresses]
 
 
 def _is_name(url: str) -> bool:
     """Whether there is something to look up. A name of this machine is one server, and a certificate is a name's."""
-    parts = httpx.URL(url)
-    if parts.scheme != "http" or is_loopback(parts.host):
+    parts = URL(url)
+    host = parts.host or ""
+    if parts.scheme != "http" or is_loopback(host):
         return False
     for family in (socket.AF_INET, socket.AF_INET6):
         with contextlib.suppress(OSError):
-            socket.inet_pton(family, parts.host)
+            socket.inet_pton(family, host)
             return False
     return True

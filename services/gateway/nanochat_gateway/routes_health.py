@@ -4,6 +4,7 @@ Ready means: chat requests can reach an inference process. That it has no model 
 pages then say what to do; that the trainer is away is reported and no reason either: chatting goes on without it.
 """
 
+import json
 from typing import Any
 
 from fastapi import APIRouter
@@ -56,7 +57,7 @@ async def stats(state: State) -> Response:
 
 
 async def _pool_stats(state: State) -> dict[str, Any]:
-    answers = [answer.json() for answer in await state.inference.fetch("/stats") if answer.status_code == 200]
+    answers = [json.loads(answer.body) for answer in await state.inference.fetch("/stats") if answer.status == 200]
     if not answers:
         raise Unavailable("The inference service does not answer; wait until it has started.", retry_after_s=2)
     total: dict[str, Any] = {

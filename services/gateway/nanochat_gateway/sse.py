@@ -6,11 +6,10 @@ Unicode line break would cut such an event in two, so what is sent escapes them.
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any
 
 from prometheus_client import Gauge
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from nanochat.disconnect import disconnected
 from nanochat.errors import Unavailable
@@ -69,6 +68,7 @@ class EventStream(Response):
         self._active = active
         self._keep_alive_s = keep_alive_s
         self._until = until
+        self._quiet_since_s = 0.0  # of the event loop's clock; without end while a frame is being sent
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         waits = [disconnected(receive), *([self._until()] if self._until is not None else [])]
@@ -87,21 +87,34 @@ class EventStream(Response):
 
     async def _pump(self, send: Send, ends: Sequence[asyncio.Future[None]]) -> None:
         """Send frames until there are no more, or one of `ends` is done."""
-        while True:
-            coming = asyncio.ensure_future(anext(self._frames, None))
-            try:
-                while not coming.done():
-                    awaited: set[asyncio.Future[Any]] = {coming, *ends}
-                    await asyncio.wait(awaited, timeout=self._keep_alive_s, return_when=asyncio.FIRST_COMPLETED)
-                    if any(end.done() for end in ends):
-                        return
-                    if not coming.done():
-                        await send({"type": "http.response.body", "body": KEEP_ALIVE, "more_body": True})
-                chunk = coming.result()
-            finally:
-                if not coming.done():
-                    coming.cancel()
-                    await asyncio.gather(coming, return_exceptions=True)
-            if chunk is None:
+        loop = asyncio.get_running_loop()
+        self._quiet_since_s = loop.time()
+        # One task for all frames: one a frame costs more than what makes the frame.
+        sending = asyncio.ensure_future(self._send_frames(send, ends))
+        try:
+            while not sending.done():
+                left_s = self._keep_alive_s - max(0.0, loop.time() - self._quiet_since_s)
+                if left_s <= 0:
+                    await send(_body(KEEP_ALIVE))
+                    self._quiet_since_s = loop.time()
+                    continue
+                await asyncio.wait({sending, *ends}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+                if any(end.done() for end in ends):
+                    return
+            sending.result()
+        finally:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+
+    async def _send_frames(self, send: Send, ends: Sequence[asyncio.Future[None]]) -> None:
+        loop = asyncio.get_running_loop()
+        async for chunk in self._frames:
+            if any(end.done() for end in ends):
                 return
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            self._quiet_since_s = float("inf")  # a client that takes its time needs no comment on top
+            await send(_body(chunk))
+            self._quiet_since_s = loop.time()
+
+
+def _body(data: bytes) -> Message:
+    return {"type": "http.response.body", "body": data, "more_body": True}

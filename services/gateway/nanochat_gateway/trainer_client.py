@@ -6,12 +6,12 @@ Understands neither; what goes along is listed here: a few headers, a bounded bo
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 
-import httpx
 from fastapi import Request
 from starlette.datastructures import Headers
 
 from nanochat.errors import DeadlineExceeded, Unavailable
 from nanochat.observability.request_id import current_request_id
+from nanochat_gateway.peer_http import NoConnection, PeerError, PeerHttp, Response, Silence
 from nanochat_gateway.settings import GatewaySettings
 
 _BLANK_LINES = (b"\n\n", b"\r\n\r\n")
@@ -22,11 +22,11 @@ _RESPONSE_HEADERS = ("content-type", "retry-after", "location", "cache-control",
 class TrainerReply:
     """Status and headers, and then either `events()` or `body()`. Call aclose() in any case."""
 
-    def __init__(self, response: httpx.Response, resources: AsyncExitStack, max_bytes: int) -> None:
+    def __init__(self, response: Response, resources: AsyncExitStack, max_bytes: int) -> None:
         self._response = response
         self._resources = resources
         self._max_bytes = max_bytes
-        self.status = response.status_code
+        self.status = response.status
         self.headers = {name: response.headers[name] for name in _RESPONSE_HEADERS if name in response.headers}
 
     @property
@@ -40,24 +40,24 @@ class TrainerReply:
         """
         pending = b""
         try:
-            async for chunk in self._response.aiter_bytes():
+            async for chunk in self._response.content.iter_any():
                 pending += chunk
                 end = max(pending.rfind(blank) + len(blank) if blank in pending else 0 for blank in _BLANK_LINES)
                 if end:
                     yield pending[:end]
                     pending = pending[end:]
-        except httpx.HTTPError:
+        except PeerError:
             return
 
     async def body(self) -> bytes:
         """Raises Unavailable when it breaks off or is over the bound."""
         body = bytearray()
         try:
-            async for chunk in self._response.aiter_bytes():
+            async for chunk in self._response.content.iter_any():
                 body += chunk
                 if len(body) > self._max_bytes:
                     raise Unavailable(f"The trainer's answer is over {self._max_bytes} bytes; ask for less of it.")
-        except httpx.HTTPError as exc:
+        except PeerError as exc:
             raise Unavailable("The trainer's answer broke off; try again.") from exc
         return bytes(body)
 
@@ -66,47 +66,46 @@ class TrainerReply:
 
 
 class TrainerClient:
-    def __init__(self, http: httpx.AsyncClient, settings: GatewaySettings) -> None:
+    def __init__(self, http: PeerHttp, settings: GatewaySettings) -> None:
         self._http = http
         self._settings = settings
 
     async def send(self, request: Request, body: bytes) -> TrainerReply:
         """Raises Unavailable when the trainer is away, DeadlineExceeded when it takes over `trainer_timeout_s`."""
-        timeout = httpx.Timeout(self._settings.trainer_timeout_s, connect=self._settings.connect_timeout_s)
-        carried = self._http.build_request(
-            request.method,
-            httpx.URL(self._settings.trainer_url, raw_path=_raw_path(request)),
-            content=body,
-            headers=_carried_headers(request.headers),
-            timeout=timeout,
-        )
         async with AsyncExitStack() as undo:
             try:
-                response = await self._http.send(carried, stream=True)
-            except httpx.ConnectTimeout as exc:
+                response = await self._http.send(
+                    request.method,
+                    self._settings.trainer_url + _path(request),
+                    headers=_carried_headers(request.headers),
+                    content=body,
+                    connect_timeout_s=self._settings.connect_timeout_s,
+                    silence_timeout_s=self._settings.trainer_timeout_s,
+                )
+            except NoConnection as exc:
                 raise Unavailable("The trainer does not answer; wait until it has started.") from exc
-            except httpx.TimeoutException as exc:
+            except Silence as exc:
                 raise DeadlineExceeded(
                     f"The trainer took over {self._settings.trainer_timeout_s:g} s; look whether it was done."
                 ) from exc
-            except httpx.HTTPError as exc:
+            except PeerError as exc:
                 raise Unavailable("The trainer does not answer; wait until it has started.") from exc
-            undo.push_async_callback(response.aclose)
+            undo.callback(response.close)
             return TrainerReply(response, undo.pop_all(), self._settings.max_reply_bytes)
 
     async def is_live(self) -> bool:
         url = f"{self._settings.trainer_url}/health/live"
         try:
-            return (await self._http.get(url, timeout=self._settings.probe_timeout_s)).status_code == 200
-        except httpx.HTTPError:
+            return (await self._http.get(url, timeout_s=self._settings.probe_timeout_s)).status == 200
+        except (PeerError, TimeoutError):
             return False
 
 
-def _raw_path(request: Request) -> bytes:
+def _path(request: Request) -> str:
     """Path and query as the client wrote them, escapes included."""
     path: bytes = request.scope.get("raw_path") or request.url.path.encode()
     query: bytes = request.scope["query_string"]
-    return path + (b"?" + query if query else b"")
+    return (path + (b"?" + query if query else b"")).decode("latin-1")
 
 
 def _carried_headers(headers: Headers) -> dict[str, str]:

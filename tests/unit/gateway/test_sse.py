@@ -1,3 +1,4 @@
+import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
@@ -48,6 +49,64 @@ def test_a_frame_is_one_event_to_readers_that_split_at_unicode_line_breaks(text:
     [line, blank] = response.iter_lines()
     assert blank == ""
     assert json.loads(line.removeprefix("data: ")) == text
+
+
+async def never_ends() -> dict[str, Any]:
+    return await asyncio.Future()
+
+
+async def no_close() -> None:
+    pass
+
+
+def stream(frames: AsyncGenerator[bytes, None], keep_alive_s: float) -> sse.EventStream:
+    active = Gauge("active", "Streams.", registry=None)
+    return sse.EventStream(frames, close=no_close, active=active, keep_alive_s=keep_alive_s)
+
+
+async def test_a_silence_is_filled_with_comments_and_frames_come_in_order() -> None:
+    sent: list[bytes] = []
+
+    async def frames() -> AsyncGenerator[bytes, None]:
+        yield b"1"
+        await asyncio.sleep(0.3)
+        yield b"2"
+        yield b"3"
+
+    async def send(message: Any) -> None:
+        sent.append(message.get("body", b""))
+
+    await stream(frames(), 0.05)({"type": "http"}, never_ends, send)
+    start, first, *comments, second, third, end = sent
+    assert [start, first, second, third, end] == [b"", b"1", b"2", b"3", b""]
+    assert len(comments) >= 3 and set(comments) == {sse.KEEP_ALIVE}
+
+
+async def test_a_client_that_reads_slowly_gets_no_comments_on_top() -> None:
+    sent: list[bytes] = []
+
+    async def frames() -> AsyncGenerator[bytes, None]:
+        yield b"1"
+
+    async def send(message: Any) -> None:
+        sent.append(message.get("body", b""))
+        if message.get("body") == b"1":
+            await asyncio.sleep(0.2)
+
+    await stream(frames(), 0.05)({"type": "http"}, never_ends, send)
+    assert sent == [b"", b"1", b""]
+
+
+async def test_frames_that_break_break_the_stream() -> None:
+    async def frames() -> AsyncGenerator[bytes, None]:
+        yield b"1"
+        raise Unavailable("gone")
+
+    async def send(message: Any) -> None:
+        pass
+
+    with pytest.raises(Unavailable, match="gone"):
+        await stream(frames(), 5.0)({"type": "http"}, never_ends, send)
 
 
 async def test_what_a_stream_is_made_from_is_freed_although_the_client_is_gone_at_once() -> None:
