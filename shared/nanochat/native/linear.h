@@ -4,7 +4,7 @@
 // Every output is one sum over k in order, whatever rows are computed beside it, so that a row's result never depends
 // on the batch. A tile of kRows x kPanels sums fits the registers; with few rows the product is bound by reading weights.
 // The first tile of a task reads them from memory, the others find them in the cache: meanwhile they ask for those that
-// their thread reads next, or memory would idle.
+// their thread reads next, or memory would idle. So do threads that wait for others (team.h).
 #pragma once
 
 #include <algorithm>
@@ -30,20 +30,35 @@ constexpr int kTaskRows = 64;
 // A panel's lines: one k of sixteen floats, or four k of them in int8.
 static_assert(kLine == kLanes * sizeof(float));
 
-// Memory that is read soon.
+// Panels that are read soon, side by side.
 struct Span {
   const char* begin = nullptr;
-  size_t bytes = 0;
+  size_t bytes = 0, panel_bytes = 0;
 };
 
 // What a tile asks memory for where it reads a line of a panel (inline by force: GCC drops calls that only do this): nothing;
 struct FetchNothing {
   NANOCHAT_INLINE void operator()(int, const void*) {}
 };
-// the same panel a little further on, over a page's end too, where hardware would lose the stream;
+// the same panels a little further on and, towards their ends, where hardware would lose the streams, those of `next`;
 struct FetchAhead {
-  static constexpr size_t kAhead = 32 * kLine;
-  NANOCHAT_INLINE void operator()(int, const void* line) { __builtin_prefetch(static_cast<const char*>(line) + kAhead, 0, 2); }
+  static constexpr int kAheadLines = 32;
+  FetchAhead(const char* panels, size_t panel_bytes, Span next)
+      : at(panels + (kAheadLines - 1) * kLine),
+        panel_bytes(panel_bytes),
+        lines_left(std::max(0, static_cast<int>(panel_bytes / kLine) - kAheadLines)),
+        next(next) {}
+  NANOCHAT_INLINE void operator()(int panel, const void*) {
+    if (panel == 0) {
+      at += kLine;
+      if (lines_left-- == 0) at = next.begin, panel_bytes = next.panel_bytes;
+    }
+    __builtin_prefetch(at + panel * panel_bytes, 0, 2);
+  }
+  const char* at;
+  size_t panel_bytes;
+  int lines_left;
+  Span next;
 };
 // once for all panels, what comes later: hardware fetches what lies between;
 struct FetchLater {
@@ -57,9 +72,10 @@ struct FetchLater {
 };
 // or both.
 struct FetchBoth {
+  FetchAhead ahead;
   FetchLater later;
   NANOCHAT_INLINE void operator()(int panel, const void* line) {
-    FetchAhead{}(panel, line);
+    ahead(panel, line);
     later(panel, line);
   }
 };
@@ -244,7 +260,7 @@ class Linear {
     const int group = task / row_blocks(M);
     if (group >= num_groups()) return {};
     const int panels = std::min(kPanels, num_panels_ - group * kPanels);
-    return {panel(group * kPanels), panels * panel_bytes()};
+    return {panel(group * kPanels), panels * panel_bytes(), panel_bytes()};
   }
 
   // finish(where they lie, number of the first, sixteen outputs): all those of one task, panels of the padding included.
@@ -258,14 +274,15 @@ class Linear {
     const auto compute = [&](int row, auto fetch) {
       dispatch<kRows, kPanels>(std::min(kRows, last_row - row), panels, row, first_panel, x, fetch, y, finish);
     };
-    if (tiles == 1) return compute(first_row, FetchAhead{});
-    if (!soon.begin) soon = {panel(first_panel), 0};  // asking for what is there costs nothing
+    if (!soon.begin) soon = {panel(first_panel), 0, panel_bytes()};  // asking for what is there costs nothing
+    const FetchAhead ahead(panel(first_panel), panel_bytes(), soon);
+    if (tiles == 1) return compute(first_row, ahead);
     // A core has few lines on their way at once, and waits with more: so all tiles ask for their share. Of two, the first
     // has enough to do with its own.
     const bool first_asks = tiles > 2;
     const size_t steps = static_cast<size_t>(tiles - !first_asks) * num_lines();
     FetchLater later{soon.begin, std::min(panels * kLine, (soon.bytes + steps - 1) / steps)};
-    first_asks ? compute(first_row, FetchBoth{later}) : compute(first_row, FetchAhead{});
+    first_asks ? compute(first_row, FetchBoth{ahead, later}) : compute(first_row, ahead);
     for (int tile = 1; tile < tiles; ++tile) {
       if (tile > 1 || first_asks) later.at += num_lines() * later.step;
       compute(first_row + tile * kRows, later);

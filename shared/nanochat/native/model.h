@@ -33,6 +33,9 @@ struct LayerTables {
 // The phases of work(), with int8 weights; without they are fewer.
 constexpr int kPhasesOfLayer = 10, kPhasesBeside = 3;
 
+// Of its next weights, what a thread that waits asks for: a part of its core's own cache.
+constexpr size_t kAheadBytes = size_t{128} << 10;
+
 // Rows of a phase that works token by token, in one task.
 constexpr int kTokenRows = 4;
 
@@ -356,11 +359,11 @@ class Model {
   void multiply(Team::Member& member, const Linear& linear, const Linear* later, const Activations& x, int M, Outputs y,
                 const Finish& finish) {
     const Range own = member.own(linear.num_tasks(M));
+    const Span first = later ? later->task_weights(member.own(later->num_tasks(M)).begin, M) : Span{};
+    member.ahead = {first.begin, first.begin + (first.begin ? kAheadBytes : 0)};
     member.share(linear.num_tasks(M), [&](int task) {
       const int next = linear.next_group(task, M);
-      const Span soon = own.contains(task) && own.contains(next) ? linear.task_weights(next, M)
-                        : later ? later->task_weights(member.own(later->num_tasks(M)).begin, M)
-                                : Span{};
+      const Span soon = own.contains(task) && own.contains(next) ? linear.task_weights(next, M) : first;
       linear.run_task(task, M, x, soon, y, finish);
     });
   }
