@@ -26,7 +26,7 @@ from nanochat.protocol.generate import (
     generate_event,
 )
 from nanochat_gateway.peer_errors import peer_error, refusal
-from nanochat_gateway.peer_http import PeerError, PeerHttp, Reply, Response
+from nanochat_gateway.peer_http import PeerError, PeerHttp, Reply, Response, chunks
 from nanochat_gateway.replicas import Replica, Replicas
 from nanochat_gateway.settings import GatewaySettings
 from nanochat_gateway.sse import read_events
@@ -199,7 +199,7 @@ def _headers() -> dict[str, str]:
 async def _parsed(response: Response) -> AsyncGenerator[GenerateEvent, None]:
     """Events of the stream. Raises Unavailable where it breaks or makes no sense."""
     try:
-        async for data in read_events(response.content.iter_any()):
+        async for data in read_events(chunks(response)):
             yield generate_event.validate_json(data)
     except (PeerError, ValidationError) as exc:
         raise Unavailable(_BROKEN) from exc

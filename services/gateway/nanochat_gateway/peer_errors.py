@@ -16,7 +16,7 @@ from nanochat.errors import (
     TooLarge,
     Unavailable,
 )
-from nanochat_gateway.peer_http import Response
+from nanochat_gateway.peer_http import Response, chunks
 
 _BY_STATUS: dict[int, type[NanochatError]] = {
     400: InvalidRequest,
@@ -43,7 +43,7 @@ def peer_error(code: str, message: str) -> NanochatError:
 async def refusal(response: Response) -> NanochatError:
     """The error of an answer that is no success. Reads its body, up to a bound."""
     body = b""
-    async for chunk in response.content.iter_any():
+    async for chunk in chunks(response):
         body += chunk
         if len(body) > _MAX_ERROR_BYTES:
             break

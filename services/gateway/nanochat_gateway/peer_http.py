@@ -3,7 +3,9 @@
 Tokens come in pieces of a few bytes, thousands a second: parsing them in C is why this is aiohttp.
 """
 
-from collections.abc import Mapping
+import asyncio
+import io
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -18,10 +20,11 @@ _IDLE_CONNECTION_S = 2.0
 # Never sent unless a caller does: aiohttp would guess a content type where a client gave none.
 _NOT_GUESSED = ("Content-Type",)
 
+# aiohttp warns of larger bodies that it is given whole.
+_MAX_WHOLE_BYTES = 2**20
+
 Response = aiohttp.ClientResponse
-PeerError = aiohttp.ClientError  # whatever goes wrong on the way, silence included
-NoConnection = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)  # nothing was sent
-Silence = aiohttp.SocketTimeoutError  # something was sent, and for too long nothing came back
+PeerError = aiohttp.ClientError  # whatever goes wrong on the way
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,19 +66,15 @@ class PeerHttp:
         headers: Mapping[str, str],
         content: bytes = b"",
         connect_timeout_s: float,
-        silence_timeout_s: float | None = None,
     ) -> Response:
-        """Status and headers; whoever calls reads the body and closes it. `url` is sent as it is written.
-
-        Raises PeerError: NoConnection, Silence where nothing comes for silence_timeout_s (the body included), or
-        another one where the connection breaks.
-        """
+        """Status and headers; whoever calls bounds the time, reads the body by chunks() and closes it. `url` is sent as
+        it is written. Raises PeerError."""
         return await self._session.request(
             method,
             URL(url, encoded=True),
-            data=content or None,
+            data=io.BytesIO(content) if len(content) > _MAX_WHOLE_BYTES else content or None,
             headers=headers,
-            timeout=aiohttp.ClientTimeout(connect=connect_timeout_s, sock_read=silence_timeout_s),
+            timeout=aiohttp.ClientTimeout(connect=connect_timeout_s),
             allow_redirects=False,
             skip_auto_headers=_NOT_GUESSED,
         )
@@ -90,3 +89,20 @@ class PeerHttp:
     def _session(self) -> aiohttp.ClientSession:
         assert self._opened is not None, "used before it was entered"
         return self._opened
+
+
+async def chunks(response: Response, silence_timeout_s: float | None = None) -> AsyncGenerator[bytes, None]:
+    """The body as it comes. Raises PeerError where it breaks, TimeoutError where nothing comes for too long.
+
+    The limit is also what ends it when a peer sends what is no HTTP: aiohttp closes the connection then and tells nobody
+    who waits already.
+    """
+    while True:
+        try:
+            async with asyncio.timeout(silence_timeout_s):
+                chunk = await response.content.readany()
+        except RuntimeError as exc:  # which aiohttp has for a connection that it closed before
+            raise aiohttp.ClientPayloadError(str(exc)) from exc
+        if not chunk:
+            return
+        yield chunk

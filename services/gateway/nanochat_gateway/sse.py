@@ -95,8 +95,8 @@ class EventStream(Response):
             while not sending.done():
                 left_s = self._keep_alive_s - max(0.0, loop.time() - self._quiet_since_s)
                 if left_s <= 0:
-                    await send(_body(KEEP_ALIVE))
                     self._quiet_since_s = loop.time()
+                    await send(_body(KEEP_ALIVE))
                     continue
                 await asyncio.wait({sending, *ends}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
                 if any(end.done() for end in ends):

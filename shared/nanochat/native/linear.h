@@ -80,6 +80,12 @@ struct FetchBoth {
   }
 };
 
+// For tiles that go through k once a panel: what they ask for, panel after panel as the others do, in the first pass.
+template <int P, typename F>
+inline void fetch_panels(const int8_t* line, size_t panel_stride, F& fetch) {
+  for (int j = 0; j < P; ++j) fetch(j, line + j * panel_stride);
+}
+
 // sums[r][j] += a[r][k] * b[j][k], over k in order. Panel j begins at b + j * panel_stride; its row k is ldb further.
 template <int R, int P, typename T, typename F = FetchNothing>
 inline void multiply_tile(const float* a, size_t lda, const T* b, size_t panel_stride, size_t ldb, int K,
@@ -142,7 +148,7 @@ inline void multiply_tile(const uint8_t* a, size_t lda, const int8_t* b, size_t 
         std::memcpy(&four, a + r * lda + k, 4);
         const __m256i x = _mm256_broadcastq_epi64(_mm_cvtepu8_epi16(_mm_cvtsi32_si128(four)));
         const int8_t* w = b + j * panel_stride + static_cast<size_t>(k) * kLanes;
-        if (r == 0) fetch(j, w);
+        if (r == 0 && j == 0) fetch_panels<P>(w, panel_stride, fetch);
         for (int part = 0; part < 4; ++part) {
           const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(w + 16 * part));
           pairs[part] = _mm256_add_epi32(pairs[part], _mm256_madd_epi16(x, _mm256_cvtepi8_epi16(bytes)));
@@ -166,7 +172,7 @@ inline void multiply_tile(const uint8_t* a, size_t lda, const int8_t* b, size_t 
       i32x16 total{};
       for (int k = 0; k < K; k += 4) {
         const int8_t* w = b + j * panel_stride + static_cast<size_t>(k) * kLanes;
-        if (r == 0) fetch(j, w);
+        if (r == 0 && j == 0) fetch_panels<P>(w, panel_stride, fetch);
         for (int n = 0; n < kLanes; ++n)
           for (int i = 0; i < 4; ++i) total[n] += a[r * lda + k + i] * w[4 * n + i];
       }

@@ -359,8 +359,9 @@ class Model {
   void multiply(Team::Member& member, const Linear& linear, const Linear* later, const Activations& x, int M, Outputs y,
                 const Finish& finish) {
     const Range own = member.own(linear.num_tasks(M));
-    const Span first = later ? later->task_weights(member.own(later->num_tasks(M)).begin, M) : Span{};
-    member.ahead = {first.begin, first.begin + (first.begin ? kAheadBytes : 0)};
+    const Range coming = later ? member.own(later->num_tasks(M)) : Range{0, 0};
+    const Span first = coming.size() > 0 ? later->task_weights(coming.begin, M) : Span{};
+    member.ahead = {first.begin, first.begin + std::min(kAheadBytes, first.bytes * coming.size())};
     member.share(linear.num_tasks(M), [&](int task) {
       const int next = linear.next_group(task, M);
       const Span soon = own.contains(task) && own.contains(next) ? linear.task_weights(next, M) : first;

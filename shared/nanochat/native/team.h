@@ -42,9 +42,11 @@ struct Ahead {
 };
 
 inline void wait_for_change(std::atomic<uint32_t>& value, uint32_t old, Ahead& ahead) {
-  for (int i = 0; i < kSpins; ++i) {
+  for (int i = 0; i < kSpins;) {
     if (value.load(std::memory_order_acquire) != old) return;
-    if (!ahead.ask()) pause_briefly();
+    if (ahead.ask()) continue;
+    pause_briefly();
+    ++i;
   }
   while (value.load(std::memory_order_acquire) == old) value.wait(old, std::memory_order_acquire);
 }

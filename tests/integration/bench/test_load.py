@@ -223,7 +223,7 @@ def memory_of(fake: FakeOpenAI, resident_bytes: Callable[[], int]) -> Memory:
 
 def test_memory_that_grows_is_told_and_memory_that_does_not_is_not() -> None:
     fake = FakeOpenAI(first_s=0.0, gap_s=0.0)
-    grown = itertools.chain((1000, 1000), range(1000, 10_000, 10))
+    grown = itertools.chain((1000, 1000, 1000), range(1000, 10_000, 10))
     found = memory_of(fake, lambda: next(grown))
     assert found.num_errors == 0 and len(fake.asked) == found.num_filling + 44
     assert found.growth_ratio == pytest.approx(0.17, abs=0.02)

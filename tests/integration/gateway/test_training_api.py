@@ -1,6 +1,8 @@
 """The training API passed on: what goes along, what comes back, and who may."""
 
 import json
+import socket
+import threading
 from collections.abc import Iterator
 
 import httpx
@@ -111,3 +113,40 @@ def test_a_report_keeps_the_policy_that_came_with_it(client: httpx.Client, train
     assert response.headers.get_list("content-security-policy") == [policy]
     assert response.headers["x-content-type-options"] == "nosniff"
     assert "script-src 'self'" in client.get("/health/live").headers["content-security-policy"]
+
+
+def test_a_trainers_address_may_end_with_a_slash(gateway_with: GatewayWith, _trainer: tuple[FakeTrainer, str]) -> None:
+    gateway = gateway_with(trainer_url=f"{_trainer[1]}/")
+    assert httpx.get(f"{gateway}/v1/jobs", trust_env=False).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        pytest.param(b"", 504, id="nothing"),
+        pytest.param(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\n[1\r\n", 503, id="no more"),
+        pytest.param(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\n[1\r\nno size\r\n", 503, id="no HTTP"),
+        pytest.param(b"what is this?\r\n\r\n", 503, id="no answer at all"),
+    ],
+)
+def test_a_trainer_that_stops_within_its_answer_ends_in_an_error_in_time(
+    gateway_with: GatewayWith, answer: bytes, status: int
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+                done.wait(30)
+
+        done = threading.Event()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            gateway = gateway_with(trainer_url=f"http://127.0.0.1:{server.getsockname()[1]}", trainer_timeout_s=0.5)
+            assert httpx.get(f"{gateway}/v1/jobs", trust_env=False, timeout=20).status_code == status
+        finally:
+            done.set()
+            thread.join()

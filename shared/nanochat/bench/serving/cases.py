@@ -27,6 +27,7 @@ class LongPrompt:
     in a run just before without the long prompt, which tells what noise does. ttft_s is the long prompt's."""
 
     num_streams: int
+    max_tokens: int  # of a stream
     prompt_tokens: int
     ratio: float
     ratio_alone: float
@@ -63,6 +64,7 @@ async def long_prompt(
                     "measured; take a larger model."
                 )
             max_tokens = min(2 * max_tokens, longest)
+            rounds.clear()  # a longer stream has more gaps to be the longest of
             continue
         worst = max(joined, key=_gap_ratio)
         rounds.append(
@@ -76,7 +78,9 @@ async def long_prompt(
         )
     counted = rounds[1:]
     worst_round = max(counted, key=lambda one: one["ratio"])
-    return LongPrompt(num_streams=num_streams, prompt_tokens=prompt_tokens, **worst_round, rounds=counted)
+    return LongPrompt(
+        num_streams=num_streams, max_tokens=max_tokens, prompt_tokens=prompt_tokens, **worst_round, rounds=counted
+    )
 
 
 async def _streams(
@@ -216,8 +220,8 @@ async def memory(
 
 
 async def _fill(server: Server, dialect: Dialect, resident_bytes: Callable[[], int], concurrency: int) -> int:
-    """Prompts that no answer is wanted to, until so many of them add next to nothing; how many there were."""
-    before = resident_bytes()
+    """Prompts that no answer is wanted to, until so many of them add next to nothing twice; how many there were."""
+    before, num_quiet = resident_bytes(), 0
     for turn in range(_MAX_FILL_ROUNDS):
 
         async def ask(number: int, turn: int = turn) -> Answer:
@@ -226,7 +230,8 @@ async def _fill(server: Server, dialect: Dialect, resident_bytes: Callable[[], i
         run = await closed_loop(ask, concurrency=concurrency, num_requests=_FILL_PROMPTS)
         _require_good(run.answers)
         after = resident_bytes()
-        if after < (1 + _SETTLED) * before:
+        num_quiet = num_quiet + 1 if after < (1 + _SETTLED) * before else 0
+        if num_quiet == 2:
             return (turn + 1) * _FILL_PROMPTS
         before = after
     raise Unavailable(
