@@ -94,8 +94,8 @@ class PeerHttp:
 async def chunks(response: Response, silence_timeout_s: float | None = None) -> AsyncGenerator[bytes, None]:
     """The body as it comes. Raises PeerError where it breaks, TimeoutError where nothing comes for too long.
 
-    The limit is also what ends it when a peer sends what is no HTTP: aiohttp closes the connection then and tells nobody
-    who waits already.
+    The limit is also what ends it where a peer goes on with what is no HTTP: aiohttp closes the connection then and
+    tells nobody who waits already.
     """
     while True:
         try:
