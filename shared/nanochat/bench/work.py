@@ -11,7 +11,7 @@ from nanochat.config import GPTConfig
 
 Weights = Literal["fp32", "int8"]
 BYTES_A_WEIGHT: dict[str, int] = {"fp32": 4, "int8": 1}
-_BYTES_A_CACHED_NUMBER = 4  # keys and values stay in float32 with int8 weights too
+_BYTES_A_CACHED_NUMBER: dict[str, int] = {"fp32": 4, "int8": 2}  # keys and values: bfloat16 beside int8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class Work:
         """Read by a step that gives each row a token: every matrix once, and each row's keys and values."""
         matrices = (self.layer_weights + self.head_weights) * BYTES_A_WEIGHT[self.weights]
         kv_width = self.config.n_kv_head * self.config.head_dim
-        return matrices + num_rows * self._visible(context) * 2 * kv_width * _BYTES_A_CACHED_NUMBER
+        return matrices + num_rows * self._visible(context) * 2 * kv_width * _BYTES_A_CACHED_NUMBER[self.weights]
 
     def step_flops(self, num_rows: int, context: float) -> float:
         """Of the same step: two for each weight and row, four for each visible key and channel."""

@@ -112,6 +112,11 @@ class TrainingConfig(OptimizerConfig):
         "that other runs begin with; null: all.",
     )
     resume: bool = Field(default=False, description="Go on from the newest complete checkpoint of this run and stage.")
+    resume_from: Reference | None = Field(
+        default=None,
+        description="Go on from this checkpoint, such as d12/pretrain/step_000500, in a run of another name, or where "
+        "it is the run's newest.",
+    )
 
 
 class PretrainConfig(TrainingConfig):
@@ -180,6 +185,11 @@ class RlConfig(OptimizerConfig):
         default=None, description="So many of the newest checkpoints stay, and those in use; null: all."
     )
     resume: bool = Field(default=False, description="Go on from the newest complete checkpoint of this run and stage.")
+    resume_from: Reference | None = Field(
+        default=None,
+        description="Go on from this checkpoint, such as d12/pretrain/step_000500, in a run of another name, or where "
+        "it is the run's newest.",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> "RlConfig":

@@ -61,7 +61,9 @@ def _train(job: JobContext, config: PretrainConfig, device: Device, peers: Peers
     with Shards(dataset.folder) as shards:
         shards.require_row_groups(peers.world_size)
     run_name = config.run or job.spec.name
-    saved = checkpoint_to_resume(job, run_name, STAGE, resume=config.resume, peers=peers)
+    saved = checkpoint_to_resume(
+        job, run_name, STAGE, resume=config.resume, resume_from=config.resume_from, peers=peers
+    )
     if saved is not None:
         check_same_model(saved, model_config)
     model = _new_model(model_config, device, config.seed)

@@ -8,32 +8,39 @@ from nanochat.checkpoint import manifest, store
 from nanochat.checkpoint.store import Checkpoint
 from nanochat.collectives import ALONE, Peers
 from nanochat.config import GPTConfig
-from nanochat.errors import Conflict
+from nanochat.errors import Conflict, InvalidConfig
 from nanochat.recipes.job import JobContext
 
 log = logging.getLogger(__name__)
 
 
 def checkpoint_to_resume(
-    job: JobContext, run: str, stage: str, *, resume: bool, peers: Peers = ALONE
+    job: JobContext, run: str, stage: str, *, resume: bool, resume_from: str | None, peers: Peers = ALONE
 ) -> Checkpoint | None:
-    """The newest whole checkpoint of the run's stage; None to begin at the beginning.
+    """The newest whole checkpoint of the run's stage, else the one that `resume_from` names; None to begin at the
+    beginning.
 
     A later attempt of a job goes on by itself, but only from what an attempt of this very job has saved: a run's name
     may be used again. So do ranks that torchrun has started again. `resume` takes what any job has saved. Rank 0
-    verifies and chooses for all.
+    verifies and chooses for all. Raises NotFound, CheckpointCorrupt, and InvalidConfig where what is named is of
+    another stage, or the run has gone on from it.
     """
-    if not (resume or job.spec.attempt > 1 or job.ranks.may_be_restarted):
+    may_go_on = resume or job.spec.attempt > 1 or job.ranks.may_be_restarted
+    if not (may_go_on or resume_from):
         return None
     if peers.rank:
         folder = peers.first("")
         return store.load(Path(folder), with_optimizer=True, is_verified=True) if folder else None
-    chosen = _choose(job, run, stage, resume=resume)
+    chosen = _newest(job, run, stage, resume=resume) if may_go_on else None
+    if chosen is None and resume_from:
+        chosen = _named(job, run, stage, resume_from)
+    if chosen is not None:
+        log.info("resuming", extra={"checkpoint": chosen.info.id, "step": chosen.info.step})
     peers.first("" if chosen is None else str(chosen.info.folder))
     return chosen
 
 
-def _choose(job: JobContext, run: str, stage: str, *, resume: bool) -> Checkpoint | None:
+def _newest(job: JobContext, run: str, stage: str, *, resume: bool) -> Checkpoint | None:
     info = manifest.newest(job.home, run, stage, verified=True)
     if info is None:
         log.info("nothing_to_resume", extra={"run": run, "stage": stage})
@@ -42,8 +49,24 @@ def _choose(job: JobContext, run: str, stage: str, *, resume: bool) -> Checkpoin
     if not resume and checkpoint.state.get("job_id") != job.spec.job_id:
         log.info("checkpoint_of_another_job", extra={"checkpoint": info.id})
         return None
-    log.info("resuming", extra={"checkpoint": info.id, "step": info.step})
     return checkpoint
+
+
+def _named(job: JobContext, run: str, stage: str, reference: str) -> Checkpoint:
+    info = manifest.find(job.home, reference)
+    if info.stage != stage:
+        raise InvalidConfig(
+            f"resume_from names a checkpoint of the stage {info.stage}, and this is {stage}; begin with it by "
+            "`checkpoint`, or name one of this stage.",
+            param="resume_from",
+        )
+    newest = manifest.newest(job.home, run, stage)
+    if newest is not None and newest.id != info.id:
+        raise InvalidConfig(
+            f"the run {run} has {newest.id}, which training from {info.id} would be mixed with; give another `run`.",
+            param="run",
+        )
+    return store.load(info.folder, with_optimizer=True)
 
 
 def loader_state(checkpoint: Checkpoint | None, peers: Peers) -> dict[str, Any] | None:

@@ -58,7 +58,9 @@ def _train(job: JobContext, config: SftConfig, device: Device, peers: Peers) -> 
     render = renderer(tokenizer, mixture.train)
     num_steps = config.num_iterations or _steps_of_one_pass(mixture, render, sizes)
     run_name = config.run or job.spec.name
-    saved = checkpoint_to_resume(job, run_name, STAGE, resume=config.resume, peers=peers)
+    saved = checkpoint_to_resume(
+        job, run_name, STAGE, resume=config.resume, resume_from=config.resume_from, peers=peers
+    )
     if saved is not None:
         check_same_model(saved, base.config)
     model = GPT(base.config, device.dtype).to(device.device)

@@ -18,7 +18,7 @@ from .conftest import Workshop
 
 pytestmark = pytest.mark.slow
 
-NUM_KILLS = 5
+NUM_KILLS = 10
 NUM_STEPS = 120
 
 

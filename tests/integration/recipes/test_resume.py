@@ -163,3 +163,22 @@ def wait(condition: Callable[[], bool], deadline_s: float = 60.0) -> None:
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.05)
+
+
+def test_a_run_goes_on_from_the_checkpoint_that_is_named(workshop: Workshop) -> None:
+    """And ends as the run that it is of, though that has newer ones."""
+    straight = workshop.run(workshop.pretrain("origin", num_iterations=6, save_every=2))
+    named = workshop.pretrain("branch", num_iterations=6, resume_from="origin/pretrain/step_000002")
+    branch = workshop.run(named)
+    assert next(line.step for line in branch.lines if isinstance(line, Progress)) == 2
+    folders = [manifest.find(workshop.home, ran.result.output).folder for ran in (straight, branch)]
+    assert_equal_checkpoints(*folders)
+
+
+def test_a_named_checkpoint_that_its_run_has_left_behind_asks_for_another_name(workshop: Workshop) -> None:
+    workshop.run(workshop.pretrain("behind", num_iterations=4, save_every=2))
+    again = workshop.pretrain("again", run="behind", num_iterations=4, resume_from="behind/pretrain/step_000002")
+    failure = workshop.run(again).failure
+    assert "step_000004" in failure.message and "another `run`" in failure.message
+    missing = workshop.run(workshop.pretrain("missing", num_iterations=4, resume_from="behind/pretrain/step_000003"))
+    assert "step_000003" in missing.failure.message
