@@ -222,7 +222,7 @@ def _skip(position: Position, loss: float) -> None:
     if position.num_skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
         raise TrainingDiverged(
             f"the loss or its gradient was not finite for {MAX_SKIPPED_IN_A_ROW} steps in a row, the last at step "
-            f"{position.step} (loss {loss}). Lower the learning rates, or go on from an earlier checkpoint: resume_from."
+            f"{position.step} (loss {loss}). Lower the learning rates, or resume_from an earlier checkpoint."
         )
 
 
