@@ -7,6 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from nanochat.engine.sequence import Sequence
+from nanochat.protocol.generate import TokenLogprob
 
 
 @dataclass(eq=False)
@@ -14,7 +15,8 @@ class Row:
     """A sequence in a slot, which holds num_computed of its tokens; those still to come are the sequence's `pending`.
 
     `fork_of`: a row with the same prompt that began in the same step; once it is computed it is copied. `kept_blocks`
-    are the prefix cache's ids of what the slot holds.
+    are the prefix cache's ids of what the slot holds. `scores`: a list where log probabilities of the prompt's tokens are
+    wanted, [None] at first, as nothing stands before the first one; it grows as they are computed.
     """
 
     sequence: Sequence
@@ -22,6 +24,7 @@ class Row:
     num_computed: int = 0
     fork_of: "Row | None" = None
     kept_blocks: list[int] = field(default_factory=list)
+    scores: list[TokenLogprob | None] | None = None
 
     @property
     def num_pending(self) -> int:

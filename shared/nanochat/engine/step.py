@@ -7,6 +7,7 @@ from collections.abc import Sequence as Seq
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from nanochat.engine.backend import Backend, Chunk
 from nanochat.engine.choosing import append_sampled
@@ -14,7 +15,6 @@ from nanochat.engine.plan import plan_step
 from nanochat.engine.prefix_cache import PrefixCache
 from nanochat.engine.sampling import lookup_logprobs
 from nanochat.engine.slots import Row
-from nanochat.protocol.generate import TokenLogprob
 
 # Tokens in one step where nobody waits for the next token: enough for products to be bound by arithmetic.
 DEFAULT_BUDGET = 1024
@@ -35,20 +35,26 @@ def run_step(
     """Advance rows that are in distinct slots and wait for no tool.
 
     At most about `budget` tokens are computed (plan.py). With `prefixes`, fresh rows begin with what is kept of their
-    prompt.
+    prompt, but for those whose prompt is scored: all of it is computed, and kept.
     """
     if prefixes is not None:
         for row in rows:
-            if not row.num_computed and row.fork_of is None:
+            if not row.num_computed and row.fork_of is None and row.scores is None:
                 prefixes.restore(row)
-    plan = plan_step(rows, budget, backend.max_chunk)
-    logits = backend.forward([_chunk(row, count) for row, count in plan])
+    plan = _with_bounded_scores(plan_step(rows, budget, backend.max_chunk))
+    chunks = [_chunk(row, count) for row, count in plan]
+    counts = [count if _is_scored(row) else 1 for row, count in plan]  # of logits
+    logits = backend.forward_ends(chunks, counts) if any(map(_is_scored, rows)) else backend.forward(chunks)
     sources: dict[Row, int] = {}  # a row that has all its tokens computed, and the place of its logits
-    for place, (row, count) in enumerate(plan):
+    end = 0
+    for (row, count), num_logits in zip(plan, counts, strict=True):
+        end += num_logits
+        if _is_scored(row):
+            _score(row, logits[end - num_logits : end])
         row.sequence.pending = row.sequence.pending[count:]
         row.num_computed += count
         if not row.sequence.pending:
-            sources[row] = place
+            sources[row] = end - 1
         if prefixes is not None:
             prefixes.keep(row)
     for row in rows:
@@ -65,30 +71,32 @@ def run_step(
     return Step(sampled, len(plan), sum(count for _, count in plan))
 
 
-@torch.inference_mode()
-def score_prompt(backend: Backend, row: Row, prefixes: PrefixCache | None = None) -> list[TokenLogprob | None]:
-    """Log probability of a fresh row's prompt tokens, None for the first. Leaves the last one pending.
+# Prompt tokens scored in a step: (256, V) float32 logits are 32 MiB at V = 32768.
+MAX_SCORED = 256
 
-    All are computed, whatever is kept of them; `prefixes` keeps what is new.
-    """
+
+def _is_scored(row: Row) -> bool:
+    return row.scores is not None and row.num_computed < len(row.sequence.prompt_ids)
+
+
+def _with_bounded_scores(plan: list[tuple[Row, int]]) -> list[tuple[Row, int]]:
+    """The same, but MAX_SCORED tokens at most of all prompts that are scored, the first rows first."""
+    left, bounded = MAX_SCORED, []
+    for row, planned in plan:
+        count = min(planned, left) if _is_scored(row) else planned
+        left -= count if _is_scored(row) else 0
+        if count:
+            bounded.append((row, count))
+    return bounded
+
+
+def _score(row: Row, logits: Tensor) -> None:
+    """What each token of the prompt but the first is given by the logits (count, V) before it."""
+    assert row.scores is not None
     sequence = row.sequence
-    num_top = sequence.params.logprobs or 0
-    ids = sequence.prompt_ids
-    scored: list[TokenLogprob | None] = [None]
-    while len(sequence.pending) > 1:
-        count = min(len(sequence.pending) - 1, backend.max_chunk, _SCORED_CHUNK)
-        logits = backend.forward_all(_chunk(row, count))
-        targets = ids[row.num_computed + 1 : row.num_computed + 1 + count]
-        scored += [sequence.token_logprob(*choice) for choice in lookup_logprobs(logits, targets, num_top)]
-        sequence.pending = sequence.pending[count:]
-        row.num_computed += count
-        if prefixes is not None:  # at once: layers with windows hold no more than the newest
-            prefixes.keep(row)
-    return scored
-
-
-# Prompt tokens scored at once: (256, V) float32 logits are 32 MiB at V = 32768.
-_SCORED_CHUNK = 256
+    targets = sequence.prompt_ids[row.num_computed + 1 : row.num_computed + 1 + len(logits)]  # none for the last one
+    choices = lookup_logprobs(logits[: len(targets)], targets, sequence.params.logprobs or 0)
+    row.scores += [sequence.token_logprob(*choice) for choice in choices]
 
 
 def _chunk(row: Row, count: int) -> Chunk:

@@ -17,7 +17,7 @@ from nanochat.engine.generate import Engine
 from nanochat.engine.params import SamplingParams
 from nanochat.engine.sequence import Sequence
 from nanochat.engine.slots import Row
-from nanochat.engine.step import run_step, score_prompt
+from nanochat.engine.step import run_step
 from nanochat.errors import ContextTooLong, InvalidRequest
 from nanochat.model.gpt import GPT
 from nanochat.protocol.generate import Delta, Finished, ToolCall
@@ -153,23 +153,49 @@ def test_a_stream_says_what_generate_says(make_engine: MakeEngine) -> None:
 def test_prompt_scores_are_those_of_the_plain_model(
     make_backend: Callable[..., Backend], model: GPT, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nanochat.engine.step._SCORED_CHUNK", 16)
+    monkeypatch.setattr("nanochat.engine.step.MAX_SCORED", 16)
     prompt = [256, *range(60, 110)]
     backend = make_backend(num_slots=2)
     backend.forward([Chunk(1, 0, [7] * 99, -1)])  # left by somebody else
-    row = Row(Sequence(prompt, SamplingParams(temperature=0, logprobs=3), tokenizer, 256), slot=1)
+    row = Row(Sequence(prompt, SamplingParams(temperature=0, logprobs=3), tokenizer, 256), slot=1, scores=[None])
+    num_steps = 0
+    while not row.sequence.generated_ids:
+        num_steps += 1
+        assert run_step(backend, [row]).num_tokens <= 16
+    assert num_steps == 4
     with torch.inference_mode():
-        scored = score_prompt(backend, row)
         reference = model(torch.tensor([prompt]))[0].double().log_softmax(-1)
-    assert scored[0] is None
-    for position, score in enumerate(scored[1:], start=1):
+    assert row.scores is not None and row.scores[0] is None and len(row.scores) == len(prompt)
+    for position, score in enumerate(row.scores[1:], start=1):
         assert score is not None
         assert score.token_id == prompt[position]
         assert score.logprob == pytest.approx(reference[position - 1, prompt[position]].item(), abs=1e-4)
         assert [top.token_id for top in score.top] == reference[position - 1].topk(3).indices.tolist()
     # The row goes on as if it had not been scored.
-    run_step(backend, [row])
     assert row.sequence.generated_ids == _plain(model, prompt, 1)
+
+
+def test_prompts_that_are_scored_hold_up_nobody(
+    make_backend: Callable[..., Backend], model: GPT, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They come in by the budget as others do, beside rows that decode, and two of them in turns."""
+    monkeypatch.setattr("nanochat.engine.step.MAX_SCORED", 24)
+    backend = make_backend(num_slots=3)
+    params = SamplingParams(temperature=0, max_tokens=100)
+    reader = Row(Sequence([256, 65], params, tokenizer, 256), slot=0)
+    run_step(backend, [reader])
+    prompts = [[256, *range(60, 160)], [256, *range(30, 90)]]
+    scored = [Row(Sequence(ids, params, tokenizer, 256), slot=i, scores=[None]) for i, ids in enumerate(prompts, 1)]
+    for _ in range(40):
+        before = reader.sequence.num_sampled
+        step = run_step(backend, [reader, *scored], budget=32)
+        assert step.num_tokens <= 32 and reader.sequence.num_sampled == before + 1
+        if all(row.sequence.generated_ids for row in scored):
+            break
+    for row, ids in zip(scored, prompts, strict=True):
+        assert row.scores is not None and [score and score.token_id for score in row.scores] == [None, *ids[1:]]
+        assert row.sequence.generated_ids[:1] == _plain(model, ids, 1)
+    assert reader.sequence.generated_ids == _plain(model, [256, 65], reader.sequence.num_sampled)
 
 
 class Scripted:
@@ -191,6 +217,9 @@ class Scripted:
         return logits
 
     def forward_all(self, chunk: Chunk) -> Tensor:
+        raise NotImplementedError
+
+    def forward_ends(self, chunks: Seq[Chunk], counts: Seq[int]) -> Tensor:
         raise NotImplementedError
 
     def copy_slot(self, source: int, target: int, length: int) -> None:

@@ -12,7 +12,7 @@ from nanochat.engine.params import SamplingParams
 from nanochat.engine.prefix_cache import PrefixCache
 from nanochat.engine.sequence import Sequence
 from nanochat.engine.slots import Row
-from nanochat.engine.step import run_step, score_prompt
+from nanochat.engine.step import run_step
 from nanochat.tokenizer.bpe import Tokenizer
 from tests.decisive_model import decisive_model
 
@@ -90,9 +90,10 @@ def test_a_scored_prompt_is_kept_while_layers_with_windows_still_hold_it(tokeniz
     backend, plain = (NativeBackend(model, num_slots=1, max_len=640, weights="fp32") for _ in range(2))
     prefixes = PrefixCache(backend, 100 * backend.block_bytes())
     system = [256, *_ids(40, 18)]
-    row = Row(Sequence([*system, *_ids(560, 19)], GREEDY, tokenizer, backend.max_len), slot=0)
-    assert len(score_prompt(backend, row, prefixes)) == 601
-    run_step(backend, [row], prefixes=prefixes)
+    row = Row(Sequence([*system, *_ids(560, 19)], GREEDY, tokenizer, backend.max_len), slot=0, scores=[None])
+    while not row.sequence.generated_ids:
+        run_step(backend, [row], prefixes=prefixes)
+    assert row.scores is not None and len(row.scores) == 601
     for seed in range(20, 25):
         prompt = [*system, *_ids(5, seed)]
         found = _run(backend, tokenizer, prompt, prefixes)

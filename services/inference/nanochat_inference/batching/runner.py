@@ -15,7 +15,7 @@ import torch
 
 from nanochat.engine.generate import Evaluates
 from nanochat.engine.slots import Row
-from nanochat.engine.step import run_step, score_prompt
+from nanochat.engine.step import run_step
 from nanochat.errors import InvalidRequest, Unavailable
 from nanochat.protocol.generate import Done, Finished, GenerateError, Started
 from nanochat_inference.batching.calls import Calls
@@ -185,7 +185,7 @@ class Runner:
             request = loaded.scheduler.request_of(row)
             self._metrics.request_queue_time.observe(time.monotonic() - request.arrived_at)
             if request.wants_prompt_logprobs and request.prompt_logprobs is None:
-                request.prompt_logprobs = score_prompt(loaded.backend, row, loaded.prefixes)
+                request.prompt_logprobs = row.scores = [None]  # which the steps fill
         rows = loaded.scheduler.runnable()
         num_decoding = loaded.scheduler.num_decoding
         started = time.monotonic()
