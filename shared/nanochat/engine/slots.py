@@ -15,8 +15,8 @@ class Row:
     """A sequence in a slot, which holds num_computed of its tokens; those still to come are the sequence's `pending`.
 
     `fork_of`: a row with the same prompt that began in the same step; once it is computed it is copied. `kept_blocks`
-    are the prefix cache's ids of what the slot holds. `scores`: a list where log probabilities of the prompt are wanted,
-    [None] at first, as nothing stands before the first token; it grows as they are computed.
+    are the prefix cache's ids of what the slot holds. `scores`: a list where log probabilities of the prompt are
+    wanted, [None] at first, as nothing stands before the first token; it grows as they are computed.
     """
 
     sequence: Sequence
