@@ -147,7 +147,8 @@ def test_llama_cpp_is_refused_where_it_would_not_be_measured(home: Path) -> None
 
 
 @pytest.mark.slow
-def test_a_random_model_is_served_and_its_memory_watched(home: Path) -> None:
+def test_a_random_model_is_served_and_its_memory_watched(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NANOCHAT_INFERENCE_PREFIX_CACHE_MIB", "16")  # a model this small fills no large one in time
     output = run("serve", "--random-model", "1", "--case", "memory", "--num-requests", "40")
     assert "(0 failed)" in output
     report = json.loads(written(home, "memory").read_text())

@@ -236,7 +236,8 @@ async def _fill(server: Server, dialect: Dialect, resident_bytes: Callable[[], i
         before = after
     raise Unavailable(
         f"memory still grew after {_MAX_FILL_ROUNDS * _FILL_PROMPTS} prompts of {_FILL_TOKENS} tokens, to "
-        f"{before / 2**20:.0f} MiB: a cache is larger than that, or memory leaks; give a smaller cache to tell which."
+        f"{before / 2**20:.0f} MiB: a cache is larger than that, or memory leaks. A smaller cache tells which, such as "
+        "NANOCHAT_INFERENCE_PREFIX_CACHE_MIB=64."
     )
 
 
