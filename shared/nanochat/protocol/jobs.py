@@ -72,6 +72,15 @@ class TokenizerConfig(Strict):
     doc_cap: Positive = Field(default=10_000, description="Characters taken of one document at most.")
 
 
+class ResumableConfig(Strict):
+    resume: bool = Field(default=False, description="Go on from the newest complete checkpoint of this run and stage.")
+    resume_from: Reference | None = Field(
+        default=None,
+        description="Go on from this checkpoint, such as d12/pretrain/step_000500, in a run of another name, or where "
+        "it is the run's newest.",
+    )
+
+
 class OptimizerConfig(Strict):
     """Base learning rates, before the width factor. Null: the table's (pretrain, rl), or the base run's (sft)."""
 
@@ -82,7 +91,7 @@ class OptimizerConfig(Strict):
     weight_decay: Rate | None = None
 
 
-class TrainingConfig(OptimizerConfig):
+class TrainingConfig(OptimizerConfig, ResumableConfig):
     """What pretrain and sft share."""
 
     run: Name | None = Field(default=None, description="Folder under checkpoints/; null: the job's name.")
@@ -110,12 +119,6 @@ class TrainingConfig(OptimizerConfig):
         default=None,
         description="So many of the newest checkpoints stay, and the best by val_bpb, those that are served and those "
         "that other runs begin with; null: all.",
-    )
-    resume: bool = Field(default=False, description="Go on from the newest complete checkpoint of this run and stage.")
-    resume_from: Reference | None = Field(
-        default=None,
-        description="Go on from this checkpoint, such as d12/pretrain/step_000500, in a run of another name, or where "
-        "it is the run's newest.",
     )
 
 
@@ -146,7 +149,7 @@ class SftConfig(TrainingConfig):
     chatcore_max_per_task: Positive | None = Field(default=None, description="Examples; null: all.")
 
 
-class RlConfig(OptimizerConfig):
+class RlConfig(OptimizerConfig, ResumableConfig):
     """Learn from the rewards of a task: sample answers, and make those likelier that are better than their question's
     others. Rates are model.md section 7's where they are not given."""
 
@@ -183,12 +186,6 @@ class RlConfig(OptimizerConfig):
     save_every: int = Field(default=60, ge=0, description="Steps between checkpoints; 0: at the end only.")
     keep_last: Positive | None = Field(
         default=None, description="So many of the newest checkpoints stay, and those in use; null: all."
-    )
-    resume: bool = Field(default=False, description="Go on from the newest complete checkpoint of this run and stage.")
-    resume_from: Reference | None = Field(
-        default=None,
-        description="Go on from this checkpoint, such as d12/pretrain/step_000500, in a run of another name, or where "
-        "it is the run's newest.",
     )
 
     @model_validator(mode="after")
