@@ -1,9 +1,9 @@
 """Products a @ b.T, as linear maps and their gradients are made of, by the fastest there is for float32 on a CPU.
 
-native: this project's own, with AVX-512; twice the speed of torch's MKL on AMD's processors. onednn: on AMD's others, a
-library that torch holds too and keeps for narrower numbers; 12 to 30% faster than MKL for outputs and for the gradients
-of inputs, but not for those of weights, sums over thousands of tokens of operands that lie the wrong way. torch: all
-else (docs/performance.md).
+native: this project's own, on AMD's processors with AVX-512; twice the speed of torch's MKL there. onednn: on AMD's
+others, a library that torch holds too and keeps for narrower numbers; 12 to 30% faster than MKL for outputs and for the
+gradients of inputs, but not for those of weights, sums over thousands of tokens of operands that lie the wrong way.
+torch: all else; on Intel's, MKL is as fast as native at depth 4 and 6% faster at depth 6 (docs/performance.md).
 """
 
 from functools import cache
@@ -38,9 +38,11 @@ def fastest_way() -> Way:
 
 @cache
 def _fastest_way() -> Way:
+    if not _is_amd():
+        return "torch"
     if native.is_available():
         return "native"
-    return "onednn" if has_onednn() and _is_amd() else "torch"
+    return "onednn" if has_onednn() else "torch"
 
 
 def has_onednn() -> bool:
