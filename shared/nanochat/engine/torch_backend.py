@@ -74,12 +74,13 @@ class TorchBackend:
 
     def _place(self, chunks: Sequence[Chunk]) -> None:
         """Make each slot hold what is before its chunk, whatever was computed in it last."""
-        for chunk in chunks:
+        lengths = self._cache.lengths[[chunk.slot for chunk in chunks]].tolist()
+        for chunk, length in zip(chunks, lengths, strict=True):
             if chunk.start == 0:
                 self._cache.reset(chunk.slot)
-            elif chunk.start != int(self._cache.lengths[chunk.slot]):
+            elif chunk.start != length:
                 self._stale.add(chunk.slot)
-            self._cache.lengths[chunk.slot] = chunk.start
+                self._cache.lengths[chunk.slot] = chunk.start
         stale = [chunk for chunk in chunks if chunk.slot in self._stale]
         if stale:
             previous = torch.tensor([[max(chunk.previous_id, 0)] for chunk in stale], device=self._model.device)
