@@ -85,12 +85,14 @@ def find_or_compile(folder: Path, kernels: Kernels = STEP) -> Path:
     usable = usable_variants(kernels)
     if not usable:
         raise Unavailable(f"this processor has not what the kernels for {kernels.name} are made for, {kernels.only}.")
-    for variant in usable:
-        for place in (PREBUILT, folder):
-            path = place / _file_name(variant, kernels)
-            if path.is_file():
-                return path
-    return compile_variant(usable[0], folder, kernels)
+    found = next((path for variant in usable if (path := find_variant(variant, folder, kernels))), None)
+    return found or compile_variant(usable[0], folder, kernels)
+
+
+def find_variant(variant: Variant, folder: Path, kernels: Kernels = STEP) -> Path | None:
+    """One that was installed, or one in folder."""
+    places = (place / _file_name(variant, kernels) for place in (PREBUILT, folder))
+    return next((path for path in places if path.is_file()), None)
 
 
 def find_compiler() -> str | None:

@@ -109,7 +109,12 @@ class Library:
 @cache
 def load() -> Library:
     """The model's step, once a process; compiled on first use into $NANOCHAT_HOME/native. Raises Unavailable."""
-    return Library(find_or_compile(_folder(), STEP), _STEP)
+    return open_step(find_or_compile(_folder(), STEP))
+
+
+def open_step(path: Path) -> Library:
+    """The model's step out of a file. Raises Unavailable."""
+    return Library(path, _STEP)
 
 
 @cache

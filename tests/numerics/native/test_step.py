@@ -1,6 +1,5 @@
 """The CPU's kernels compute what gpt.py does, and each row to the bit as if it were alone."""
 
-import random
 import resource
 from collections.abc import Callable
 from pathlib import Path
@@ -8,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from nanochat.config import GPTConfig
-from nanochat.engine.packed_model import NativeCache, NativeModel, Weights
+from nanochat.engine.packed_model import NativeModel, Weights
 from nanochat.model.gpt import GPT
 from nanochat.model.names import named_tensors
 from tests.numerics.constants import EARLIER, FIRST
+from tests.numerics.native.rows import TOLERANCE, all_logits, in_company, random_tokens, row_by_row
 
 pytestmark = pytest.mark.usefixtures("kernels")
 
@@ -33,10 +32,6 @@ CONFIGS = {
         **EARLIER, sequence_len=90, vocab_size=100, n_layer=4, n_head=4, n_kv_head=2, n_embd=80
     ),
 }
-# The same float32 sums in another order.
-TOLERANCE = 2e-5
-
-Step = tuple[int, int, int]
 
 
 @pytest.fixture(scope="module", params=CONFIGS.values(), ids=CONFIGS.keys())
@@ -44,76 +39,30 @@ def model(request: pytest.FixtureRequest, random_model: Callable[[GPTConfig], GP
     return random_model(request.param).requires_grad_(False)
 
 
-def _tokens(model: GPT, num_rows: int) -> list[list[int]]:
-    generator = torch.Generator().manual_seed(3)
-    shape = (num_rows, model.config.sequence_len)
-    tokens: list[list[int]] = torch.randint(model.config.vocab_size, shape, generator=generator).tolist()
-    return tokens
-
-
-def _step(native: NativeModel, cache: NativeCache, tokens: list[list[int]], rows: list[Step]) -> Tensor:
-    """All logits of one step; slot s continues row s of tokens."""
-    token_ids = [token for slot, start, count in rows for token in tokens[slot][start : start + count]]
-    previous = [
-        tokens[slot][place - 1] if place else -1 for slot, start, count in rows for place in range(start, start + count)
-    ]
-    return native.step(cache, rows, token_ids, previous, range(len(token_ids)))
-
-
-def _cut(length: int, seed: int, longest: int) -> list[int]:
-    rng, pieces = random.Random(seed), []
-    while sum(pieces) < length:
-        pieces.append(min(rng.choice([1, 1, 2, 7, 40, longest]), length - sum(pieces), longest))
-    return pieces
-
-
-def _row_by_row(native: NativeModel, tokens: list[list[int]], seed: int, max_step: int = 64) -> list[Tensor]:
-    """Each row in a cache of its own, cut anyhow."""
-    found = []
-    for slot in range(len(tokens)):
-        cache, start, pieces = native.new_cache(len(tokens), len(tokens[slot]), max_step), 0, []
-        for count in _cut(len(tokens[slot]), seed + slot, max_step):
-            pieces.append(_step(native, cache, tokens, [(slot, start, count)]))
-            start += count
-        found.append(torch.cat(pieces))
-    return found
-
-
 @pytest.mark.parametrize("num_threads", [1, 2, 3, 5])
 def test_float32_is_what_the_model_computes_however_rows_are_cut(model: GPT, num_threads: int) -> None:
-    tokens = _tokens(model, 2)
+    tokens = random_tokens(model, 2)
     native = NativeModel(model.config, named_tensors(model), num_threads=num_threads)
     with torch.inference_mode():
         expected = model(torch.tensor(tokens))
-    for row, found in enumerate(_row_by_row(native, tokens, seed=num_threads)):
+    for row, found in enumerate(row_by_row(native, tokens, seed=num_threads)):
         torch.testing.assert_close(found, expected[row], rtol=0.0, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("weights", ["fp32", "int8"])
 def test_a_row_is_to_the_bit_the_same_in_any_company(model: GPT, weights: Weights) -> None:
     """Ragged rows that join and leave, in any cut, on two threads: what each is alone, on one."""
-    tokens = _tokens(model, 5)
-    alone = _row_by_row(NativeModel(model.config, named_tensors(model), weights=weights), tokens, seed=0)
+    tokens = random_tokens(model, 5)
+    alone = row_by_row(NativeModel(model.config, named_tensors(model), weights=weights), tokens, seed=0)
     native = NativeModel(model.config, named_tensors(model), weights=weights, num_threads=2)
     for seed in range(10):
-        rng = random.Random(seed)
-        cache, starts = native.new_cache(5, model.config.sequence_len, 48), [0] * 5
-        while min(starts) < model.config.sequence_len // 2:
-            left = [slot for slot in range(5) if starts[slot] < model.config.sequence_len]
-            chosen = rng.sample(left, rng.randint(1, len(left)))
-            rows = [
-                (slot, starts[slot], min(rng.choice([1, 1, 3, 17, 48]), len(tokens[slot]) - starts[slot]))
-                for slot in chosen
-            ]
-            found = _step(native, cache, tokens, rows).split([count for _, _, count in rows])
-            for (slot, start, count), logits in zip(rows, found, strict=True):
-                assert torch.equal(logits, alone[slot][start : start + count]), (seed, slot, start, count)
-                starts[slot] += count
+        for slot, start, logits in in_company(native, tokens, seed):
+            assert torch.equal(logits, alone[slot][start : start + len(logits)]), (seed, slot, start)
 
 
 def test_int8_stays_near_float32(model: GPT) -> None:
-    tokens = _tokens(model, 1)
-    (found,) = _row_by_row(NativeModel(model.config, named_tensors(model), weights="int8"), tokens, seed=1)
+    tokens = random_tokens(model, 1)
+    (found,) = row_by_row(NativeModel(model.config, named_tensors(model), weights="int8"), tokens, seed=1)
     with torch.inference_mode():
         expected = model(torch.tensor(tokens))[0]
     error = (found - expected).pow(2).mean().sqrt() / expected.std()
@@ -140,14 +89,14 @@ def test_int8_products_are_those_of_rounded_operands(weights: Weights) -> None:
 
 
 def test_copied_slots_and_restored_blocks_go_on_as_their_source(model: GPT) -> None:
-    tokens = _tokens(model, 1)[0]
+    tokens = random_tokens(model, 1)[0]
     length = len(tokens) - 3
     native = NativeModel(model.config, named_tensors(model))
     cache = native.new_cache(3, len(tokens), 32)
     same = [tokens] * 3
     block = torch.empty(length // 16, cache.block_bytes, dtype=torch.uint8)
     for start in range(0, length, 32):
-        _step(native, cache, same, [(0, start, min(32, length - start))])
+        all_logits(native, cache, same, [(0, start, min(32, length - start))])
         for index in range(start // 16, min(start + 32, length) // 16):
             cache.save_block(0, index, block[index].data_ptr())
     cache.copy_slot(0, 1, length)
@@ -155,8 +104,8 @@ def test_copied_slots_and_restored_blocks_go_on_as_their_source(model: GPT) -> N
         cache.restore_block(2, index, block[index].data_ptr())
     rest = length // 16 * 16
     if rest < length:
-        _step(native, cache, same, [(2, rest, length - rest)])
-    original, copied, restored = _step(native, cache, same, [(slot, length, 1) for slot in range(3)])
+        all_logits(native, cache, same, [(2, rest, length - rest)])
+    original, copied, restored = all_logits(native, cache, same, [(slot, length, 1) for slot in range(3)])
     assert torch.equal(original, copied)
     assert torch.equal(original, restored)
 
@@ -215,8 +164,8 @@ def test_new_weights_take_the_place_of_old_ones(random_model: Callable[[GPTConfi
     for parameter in model.parameters():
         parameter.mul_(0.7)
     native.load(named_tensors(model))
-    tokens = _tokens(model, 1)
-    (found,) = _row_by_row(native, tokens, seed=2)
+    tokens = random_tokens(model, 1)
+    (found,) = row_by_row(native, tokens, seed=2)
     torch.testing.assert_close(found, model(torch.tensor(tokens))[0], rtol=0.0, atol=TOLERANCE)
 
 
@@ -227,12 +176,12 @@ def test_large_weights_and_caches_are_no_different(random_model: Callable[[GPTCo
     native = NativeModel(config, named_tensors(model), num_threads=2)
     cache = native.new_cache(4, 2048, 256)
     assert cache.size_bytes >= 24 << 20
-    tokens = [row[:300] for row in _tokens(model, 4)]
+    tokens = [row[:300] for row in random_tokens(model, 4)]
     starts = (0, 256)
     with torch.inference_mode():
         expected = model(torch.tensor(tokens))
     for start, count in zip(starts, (256, 44), strict=True):
-        found = _step(native, cache, tokens, [(slot, start, count) for slot in range(4)]).view(4, count, -1)
+        found = all_logits(native, cache, tokens, [(slot, start, count) for slot in range(4)]).view(4, count, -1)
         torch.testing.assert_close(found, expected[:, start : start + count], rtol=0.0, atol=TOLERANCE)
 
 
