@@ -15,7 +15,7 @@ from nanochat.engine.backend import Backend, Weights, make_backend
 from nanochat.engine.native_backend import NativeBackend
 from nanochat.engine.pace import Pace
 from nanochat.engine.prefix_cache import PrefixCache
-from nanochat.engine.quality import MAX_COST_RATIO, int8_cost_ratio
+from nanochat.engine.quality import int8_cost_ratio
 from nanochat.errors import CheckpointCorrupt, InvalidConfig, Unavailable
 from nanochat.model.float8_weights import require_float8_weights, store_in_float8
 from nanochat.model.gpt import GPT, Linear
@@ -44,7 +44,10 @@ class LoadedModel:
 
     @classmethod
     def load(cls, folder: Path, settings: InferenceSettings) -> Self:
-        """Verify and read a checkpoint. Raises CheckpointCorrupt. Takes seconds: not for the engine's thread."""
+        """Verify and read a checkpoint. Takes seconds: not for the engine's thread.
+
+        Raises CheckpointCorrupt, and InvalidConfig where the precision that is asked for cannot be had.
+        """
         device = resolve_device(settings.device)
         if settings.precision == "fp8":
             require_float8_weights(device)
@@ -65,7 +68,7 @@ class LoadedModel:
             model,
             num_slots=settings.max_running,
             max_len=checkpoint.config.sequence_len,
-            weights=_weights(model, checkpoint.tokenizer, settings.precision),
+            weights=_weights(model, checkpoint.tokenizer, settings),
             is_frozen=True,
         )
         log.info("backend_chosen", extra={"backend": type(backend).__name__, "weights": backend.weights})
@@ -103,19 +106,31 @@ class LoadedModel:
         return self.scheduler.num_cached_tokens / (self.backend.num_slots * self.backend.max_len)
 
 
-def _weights(model: GPT, tokenizer: Tokenizer, precision: str) -> Weights:
-    """int8 where it is asked for, or where nothing is and it costs next to nothing."""
-    if precision == "int8":
-        return "int8"
-    if precision != "auto" or not NativeBackend.suits(model):
+def _weights(model: GPT, tokenizer: Tokenizer, settings: InferenceSettings) -> Weights:
+    """int8 where it is asked for or nothing is, and costs no more than it may.
+
+    Raises InvalidConfig where it is asked for and costs more.
+    """
+    is_named = settings.precision == "int8"
+    if not is_named and settings.precision != "auto":
         return "fp32"
+    untested: Weights = "int8" if is_named else "auto"  # where it cannot be had, make_backend says so or takes another
+    limit = settings.int8_max_cost_ratio
+    if limit == 0 or not NativeBackend.suits(model):
+        return untested
     try:
         cost_ratio = int8_cost_ratio(model, tokenizer)
     except Unavailable as exc:
         log.warning("kernels_unavailable", extra={"reason": exc.message})
-        return "fp32"
-    is_good = cost_ratio <= MAX_COST_RATIO
-    log.info("int8_weighed", extra={"cost_ratio": round(cost_ratio, 6), "limit": MAX_COST_RATIO, "is_taken": is_good})
+        return untested
+    is_good = cost_ratio <= limit
+    log.info("int8_weighed", extra={"cost_ratio": round(cost_ratio, 6), "limit": limit, "is_taken": is_good})
+    if is_named and not is_good:
+        raise InvalidConfig(
+            f"int8 costs this model {cost_ratio:.2%} in bits per byte, and may cost {limit:.2%}. Use precision auto or "
+            "fp32, or let it cost more (NANOCHAT_INFERENCE_INT8_MAX_COST_RATIO; 0: no bound).",
+            param="precision",
+        )
     return "int8" if is_good else "fp32"
 
 

@@ -24,7 +24,10 @@ class InferenceSettings(BaseSettings):
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, mps.")
     precision: Literal["auto", "int8", "fp32", "bf16", "fp16", "fp8"] = Field(
         default="auto",
-        description="auto: int8 on a CPU where that costs a model at most 0.5% in bits per byte; fp8: from sm90 on.",
+        description="auto: on a CPU int8 where that costs a model little enough, else fp32; fp8: from sm90 on.",
+    )
+    int8_max_cost_ratio: float = Field(
+        default=0.005, ge=0, description="What int8 may cost in bits per byte; above it is refused. 0: no bound."
     )
     workers: int = Field(
         default=0, ge=0, le=64, description="Processes with a model each, devices in turn; 0: one a GPU, else one."

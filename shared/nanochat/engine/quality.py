@@ -1,4 +1,4 @@
-"""What int8 weights cost a model, in bits per byte of plain English: the gate that they have to pass before they serve.
+"""What int8 weights cost a model, in bits per byte of plain English. How much they may, is a setting of inference.
 
 The text is what every machine with Python has, and not the model's own: it is the difference between the two forms of
 the same weights that counts.
@@ -16,8 +16,6 @@ from nanochat.engine.native_backend import NativeBackend
 from nanochat.model.gpt import GPT
 from nanochat.tokenizer.bpe import Tokenizer
 
-# Of float32's bits per byte: int8 may be worse by this much.
-MAX_COST_RATIO = 0.005
 _NUM_TOKENS = 1536
 _ROW_TOKENS = 256
 

@@ -54,15 +54,35 @@ def test_low_precision_computes_as_the_model_does_in_it(trained: tuple[GPT, Path
 
 
 @pytest.mark.usefixtures("kernels")
-def test_int8_is_taken_where_it_costs_next_to_nothing(
-    trained: tuple[GPT, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_int8_is_taken_where_it_costs_little_enough(trained: tuple[GPT, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     _, folder = trained
     assert LoadedModel.load(folder, InferenceSettings(device="cpu")).backend.weights == "int8"
     monkeypatch.setattr("nanochat_inference.loaded_model.int8_cost_ratio", lambda *_: 0.0051)
     assert LoadedModel.load(folder, InferenceSettings(device="cpu")).backend.weights == "fp32"
-    # Asked for by name it is taken at any cost.
-    assert LoadedModel.load(folder, InferenceSettings(device="cpu", precision="int8")).backend.weights == "int8"
+    allowing = InferenceSettings(device="cpu", int8_max_cost_ratio=0.0051)
+    assert LoadedModel.load(folder, allowing).backend.weights == "int8"
+
+
+@pytest.mark.usefixtures("kernels")
+def test_int8_by_name_is_refused_where_it_costs_more_than_it_may(
+    trained: tuple[GPT, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, folder = trained
+    named = InferenceSettings(device="cpu", precision="int8")
+    assert LoadedModel.load(folder, named).backend.weights == "int8"
+    monkeypatch.setattr("nanochat_inference.loaded_model.int8_cost_ratio", lambda *_: 0.0051)
+    with pytest.raises(InvalidConfig, match=r"int8 costs this model 0.51% in bits per byte, and may cost 0.50%"):
+        LoadedModel.load(folder, named)
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("precision", ["auto", "int8"])
+def test_without_a_bound_int8_is_taken_and_not_measured(
+    trained: tuple[GPT, Path], precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("nanochat_inference.loaded_model.int8_cost_ratio")
+    settings = InferenceSettings(device="cpu", precision=precision, int8_max_cost_ratio=0)
+    assert LoadedModel.load(trained[1], settings).backend.weights == "int8"
 
 
 def test_without_kernels_a_model_runs_on_torch_and_int8_is_refused(
