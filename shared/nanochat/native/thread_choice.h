@@ -34,9 +34,11 @@ class ThreadChoice {
     size.current = num - 1;
     for (int i = 0; i < num; ++i)
       if (size.seconds[i] > 0.0 && size.seconds[i] < size.seconds[size.current]) size.current = i;
+    size.is_try = false;
     if (step % kPeriod == 0) {
       const int neighbour = size.current + (step / kPeriod % 2 ? -1 : 1);
-      if (neighbour >= 0 && neighbour < num) size.current = neighbour;
+      size.is_try = neighbour >= 0 && neighbour < num;
+      if (size.is_try) size.current = neighbour;
     }
     return counts_[size.current];
   }
@@ -49,8 +51,11 @@ class ThreadChoice {
       mean = each;
     } else if (size.num_steps <= kFirstTries * static_cast<int>(counts_.size())) {
       mean = std::min(mean, each);  // the first steps also fetch memory and wake threads
+    } else if (size.is_try && each < mean) {
+      mean = each;  // what it was before is long ago, and no accident makes a step faster
     } else {
-      mean += kNewest * (std::min(each, 4 * mean) - mean);  // one time far off the others is an accident, many are news
+      // One time far off the others is an accident, which who is a quarter ahead outlives; several are news.
+      mean += kNewest * (std::min(each, 2 * mean) - mean);
     }
     if (size.num_steps == kFirstTries) size.is_short = mean * M < kShort_s;
   }
@@ -64,6 +69,7 @@ class ThreadChoice {
     int64_t num_steps = 0;
     int current = 0;
     bool is_short = false;  // with all threads
+    bool is_try = false;    // of a neighbour, in the step that is under way
   };
 
   static int index(int M) { return std::bit_width(static_cast<unsigned>(M)) - 1; }
