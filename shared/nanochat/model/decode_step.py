@@ -7,7 +7,7 @@ the same; which rows take part, and the recording, are the engine's (decode_grap
 import torch
 from torch import Tensor
 
-from nanochat.model.attention import cached_attention, visible_keys
+from nanochat.model.attention import cached_attention
 from nanochat.model.kv_cache import KVCache
 from nanochat.model.precision import is_nvidia
 
@@ -26,6 +26,7 @@ class DecodeStep:
         self.positions = positions[:, None]  # (B,) -> (B, 1)
         self._cache, self._slots = cache, slots
         self._uses_flash = flash_attn_with_kvcache is not None and _suits_flash(cache.keys)
+        self._reads: dict[int, tuple[Tensor, Tensor]] = {}
 
     def shift_embeddings(self, e: Tensor) -> Tensor:
         """Each row's embedding before this one (B, 1, C), zero at position 0; remembers this one."""
@@ -53,9 +54,21 @@ class DecodeStep:
                 window_size=(window, 0),
             )
             return out
-        seen = visible_keys(self.positions, keys.size(1), window)  # (B, 1, S)
-        mask = torch.zeros(seen.shape, dtype=q.dtype, device=q.device).masked_fill_(~seen, float("-inf"))
-        return cached_attention(q, keys[self._slots], values[self._slots], mask, scale)
+        slots = self._slots[:, None]
+        places, mask = self._read(window)
+        return cached_attention(q, keys[slots, places], values[slots, places], mask, scale)
+
+    def _read(self, window: int) -> tuple[Tensor, Tensor]:
+        """The positions (B, S) that hold each row's window, as many for all, and an additive mask (B, 1, S) of them."""
+        if window not in self._reads:
+            keys = self._cache.keys
+            size = min(window + 1, self._cache.max_len)
+            first = (self.positions + 1 - size).clamp(min=0)  # (B, 1)
+            places = first + torch.arange(size, device=keys.device)
+            mask = torch.zeros(places.shape, dtype=keys.dtype, device=keys.device)
+            mask.masked_fill_(places > self.positions, float("-inf"))
+            self._reads[window] = places, mask[:, None]
+        return self._reads[window]
 
     def last(self, x: Tensor) -> Tensor:
         return x[:, 0]

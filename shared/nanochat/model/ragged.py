@@ -16,7 +16,7 @@ MAX_SPAN_RATIO = 2
 
 
 class RaggedStep:
-    """positions: (B, T) on the device, kept within the keys for padding. is_fresh: every row begins at position 0.
+    """positions: (B, T) on the device, padding at its row's last one. is_fresh: every row begins at position 0.
 
     Raises ContextTooLong where a slot would outgrow the cache.
     """
@@ -33,12 +33,12 @@ class RaggedStep:
             )
         self._cache, self._device = cache, device
         self._slots_cpu, self._num_new_cpu, self._after = slots, num_new, after
-        self._first_position = int(before.min())
+        self._first_position, self._num_columns = int(before.min()), T
         self.is_fresh = int(before.max()) == 0
-        positions = before[:, None] + torch.arange(T)
+        positions = torch.minimum(before[:, None] + torch.arange(T), (after[:, None] - 1).clamp(min=0))
         # To Apple's GPUs such a copy may read memory that has been freed (github.com/pytorch/pytorch/issues/189690).
         is_async = device.type == "cuda"
-        self.positions = positions.clamp(max=self._num_keys - 1).to(device, non_blocking=is_async)
+        self.positions = positions.to(device, non_blocking=is_async)
         self._slots = slots.to(device, non_blocking=is_async)
         self._num_new = num_new.to(device, non_blocking=is_async)
         self._plan_stores(before, num_new, T)
@@ -63,6 +63,7 @@ class RaggedStep:
         if self._span is not None and not torch.equal(slots, torch.arange(low, high)):
             self._places = self._slots - low
         self._masks: dict[int, Tensor] = {}
+        self._windows: dict[int, tuple[Tensor, Tensor]] = {}
 
     def shift_embeddings(self, e: Tensor) -> Tensor:
         """Each token's predecessor (B, T, C), the first one's from the cache; remembers each row's new last one."""
@@ -80,8 +81,12 @@ class RaggedStep:
     def attend(self, layer: int, q: Tensor, window: int, scale: float) -> Tensor:
         """Attention of q (B, T, H, D) over the slots' keys, those just stored included -> (B, T, H, D)."""
         start = max(0, self._first_position - window)
-        visible = slice(start, self._num_keys)
         keys, values = self._cache.keys[layer], self._cache.values[layer]
+        if self._num_keys - start > MAX_SPAN_RATIO * (window + self._num_columns):
+            slots = self._slots[:, None]
+            places, mask = self._window(window)
+            return cached_attention(q, keys[slots, places], values[slots, places], mask, scale)
+        visible = slice(start, self._num_keys)
         mask = self._mask(window, start)
         if self._span is None:
             return cached_attention(q, keys[:, visible][self._slots], values[:, visible][self._slots], mask, scale)
@@ -110,12 +115,25 @@ class RaggedStep:
         """Additive mask (B, T, S), or (span, T, S) where rows are spread: 0 where a query sees a key, else -inf."""
         if window not in self._masks:
             seen = visible_keys(self.positions, self._num_keys - start, window, start)
-            mask = torch.zeros(seen.shape, dtype=self._cache.keys.dtype, device=self._device)
-            mask.masked_fill_(~seen, float("-inf"))
+            mask = self._additive(seen)
             if self._span is not None and self._places is not None:
                 mask = self._spread(mask, self._span.stop - self._span.start)
             self._masks[window] = mask
         return self._masks[window]
+
+    def _window(self, window: int) -> tuple[Tensor, Tensor]:
+        """For rows whose windows lie far apart: the positions (B, S) of each row's own, and their mask (B, T, S)."""
+        if window not in self._windows:
+            size = window + self._num_columns
+            first = (self.positions[:, :1] - window).clamp(0, self._num_keys - size)  # (B, 1)
+            places = first + torch.arange(size, device=self._device)
+            distance = self.positions[..., None] - places[:, None]  # (B, T, S)
+            self._windows[window] = places, self._additive((distance >= 0) & (distance <= window))
+        return self._windows[window]
+
+    def _additive(self, seen: Tensor) -> Tensor:
+        mask = torch.zeros(seen.shape, dtype=self._cache.keys.dtype, device=self._device)
+        return mask.masked_fill_(~seen, float("-inf"))
 
     def _spread(self, x: Tensor, size: int) -> Tensor:
         """Rows at their places in the span, zeros between: (B, ...) -> (size, ...)."""

@@ -14,14 +14,15 @@ from nanochat.model.kv_cache import KVCache
 from tests.numerics.constants import EARLIER
 
 CONFIG = GPTConfig(sequence_len=200, vocab_size=70, n_layer=3, n_head=4, n_kv_head=2, n_embd=32, window_pattern="SL")
+NARROW = {"short_window_divisor": 8, "short_window_multiple": 1}
 # The same float32 sums in another order.
 TOLERANCE = {"rtol": 0.0, "atol": 2e-5}
 
 
 @pytest.fixture(
     scope="module",
-    params=[{"n_kv_head": 2}, {"n_kv_head": 4}, EARLIER, {**EARLIER, "value_embeddings": False}],
-    ids=["grouped heads", "equal heads", "older constants", "the first constants"],
+    params=[{"n_kv_head": 2}, {"n_kv_head": 4}, NARROW, EARLIER, {**EARLIER, "value_embeddings": False}],
+    ids=["grouped heads", "equal heads", "narrow windows", "older constants", "the first constants"],
 )
 def model(request: pytest.FixtureRequest, random_model: Callable[[GPTConfig], GPT]) -> GPT:
     return random_model(GPTConfig.from_dict(CONFIG.to_dict() | request.param)).requires_grad_(False)
@@ -58,6 +59,27 @@ def test_ragged_rows_equal_whole_rows(model: GPT, tokens: Tensor, slots: list[in
         for row, (start, count) in enumerate(zip(starts, num_new, strict=True)):
             torch.testing.assert_close(found[row, :count], whole[row, start : start + count], **TOLERANCE)
     assert cache.lengths[slots].tolist() == [17, 146, 159, 36, 66]
+
+
+def test_rows_of_unlike_lengths_read_no_more_than_their_windows(
+    tokens: Tensor, random_model: Callable[[GPTConfig], GPT]
+) -> None:
+    """What lies before them is spoilt, and nobody learns of it; within one it is noticed."""
+    model = random_model(GPTConfig.from_dict(CONFIG.to_dict() | NARROW)).requires_grad_(False)
+    window, starts = model.config.windows[0], [30, 190, 100, 60]
+    whole = model(tokens[:4])
+    for spoilt_up_to, is_noticed in ((0, False), (1, True)):
+        cache = KVCache(model.config, 4, CONFIG.sequence_len)
+        feed(model, cache, tokens[:4], [0, 1, 2, 3], starts)
+        for slot, start in enumerate(starts):
+            for numbers in (cache.keys, cache.values):
+                numbers[0, slot, : start - window + spoilt_up_to] = float("nan")
+        found = feed(model, cache, tokens[:4], [0, 1, 2, 3], [1, 1, 1, 1])
+        if is_noticed:
+            assert found.isnan().all()
+        else:
+            expected = torch.stack([whole[slot, start] for slot, start in enumerate(starts)])
+            torch.testing.assert_close(found[:, 0], expected, **TOLERANCE)
 
 
 def test_each_row_gives_the_logits_after_as_many_last_tokens_as_are_wanted(model: GPT, tokens: Tensor) -> None:

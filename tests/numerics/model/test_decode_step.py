@@ -84,6 +84,22 @@ def test_decoding_by_recordings_equals_whole_rows(
     assert cache.lengths[:5].tolist() == starts
 
 
+def test_a_recording_reads_no_more_than_each_row_sees(model: GPT, tokens: Tensor) -> None:
+    """What lies before its window is spoilt, and nobody learns of it."""
+    cache = KVCache(CONFIG, 3, CONFIG.sequence_len)
+    starts = [150, 199]
+    for row, start in enumerate(starts):
+        model.forward_cached(tokens[row : row + 1, :start], cache, torch.tensor([row]), torch.tensor([start]))
+        for numbers in (cache.keys, cache.values):
+            numbers[0, row, : start - CONFIG.windows[0]] = float("nan")
+    chunks = [
+        Chunk(row, start, [int(tokens[row, start])], int(tokens[row, start - 1])) for row, start in enumerate(starts)
+    ]
+    whole = model(tokens[:2])
+    found = DecodeGraphs(model, cache, again).run(chunks)
+    torch.testing.assert_close(found, torch.stack([whole[0, 150], whole[1, 199]]), **TOLERANCE)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_on_cuda_recordings_are_graphs(model: GPT, tokens: Tensor) -> None:
     on_gpu = GPT(CONFIG, torch.bfloat16).cuda()
