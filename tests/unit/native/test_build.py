@@ -92,12 +92,13 @@ def test_what_the_compiler_refuses_is_told(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_processor_that_the_kernels_are_not_made_for_has_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    compiled: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(build.platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(build, "_processor_flags", lambda: frozenset({"avx2", "fma", "bmi2", "f16c"}))
     with pytest.raises(Unavailable, match="kernels for training are made for, avx512"):
         find_or_compile(tmp_path, TRAINING)
-    assert find_or_compile(tmp_path).is_file()
+    assert "-avx2-" in find_or_compile(tmp_path).name
 
 
 def test_every_processor_has_a_variant() -> None:
