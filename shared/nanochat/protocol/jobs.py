@@ -185,7 +185,9 @@ class RlConfig(OptimizerConfig, ResumableConfig):
     )
     save_every: int = Field(default=60, ge=0, description="Steps between checkpoints; 0: at the end only.")
     keep_last: Positive | None = Field(
-        default=None, description="So many of the newest checkpoints stay, and those in use; null: all."
+        default=None,
+        description="So many of the newest checkpoints stay, and the best by greedy answers to held-out questions, "
+        "those that are served and those that other runs begin with; null: all.",
     )
 
     @model_validator(mode="after")

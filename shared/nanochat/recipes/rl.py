@@ -28,7 +28,7 @@ from nanochat.recipes.policy_gradient import PolicyGradient
 from nanochat.recipes.rates import base_rates, scaled
 from nanochat.recipes.resume import check_same_model, checkpoint_to_resume
 from nanochat.recipes.rollouts import Questions, RolloutSampler
-from nanochat.recipes.training_loop import Evaluation, Training, train
+from nanochat.recipes.training_loop import Criterion, Evaluation, Training, train
 from nanochat.tasks.base import Split, Task
 from nanochat.tasks.loading import load
 from nanochat.tasks.registry import CHECKABLE, TASKS
@@ -110,6 +110,7 @@ def _train(
         peers=peers,
         save_every=config.save_every,
         keep_last=config.keep_last,
+        criterion=Criterion(metric=f"{config.task}_accuracy", is_higher_better=True),
         loss_scale=LossScale.of(device.dtype),
         origin={
             "job_id": job.spec.job_id,

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -49,6 +49,20 @@ class Evaluation:
     is_first: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class Criterion:
+    """Which of what is measured tells the best checkpoint, which stays when older ones go."""
+
+    metric: str = "val_bpb"
+    is_higher_better: bool = False
+
+    def is_better(self, value: float, than: float | None) -> bool:
+        """Than the best so far; a value that is no finite number never is."""
+        if not math.isfinite(value):
+            return False
+        return than is None or (value > than if self.is_higher_better else value < than)
+
+
 @dataclass(kw_only=True)
 class Position:
     """Where a run stands, besides weights, optimizer and data. JSON, in every checkpoint's state."""
@@ -59,8 +73,16 @@ class Position:
     smooth_loss: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
     train_seconds: float = 0.0  # in steps, over all attempts
-    best_val_bpb: float | None = None  # among the steps that have a checkpoint
+    best_value: float | None = None  # of the run's criterion, among the steps that have a checkpoint
     best_step: int | None = None
+
+    @classmethod
+    def of(cls, saved: dict[str, Any]) -> Self:
+        """As a checkpoint has it; older ones know no criterion but val_bpb."""
+        values = dict(saved)
+        if "best_val_bpb" in values:
+            values["best_value"] = values.pop("best_val_bpb")
+        return cls(**values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +135,7 @@ class Training:
     position: Position = field(default_factory=Position)
     peers: Peers = ALONE
     keep_last: int | None = None
+    criterion: Criterion = Criterion()
     saved_step: int = 0  # the newest step with a checkpoint; before the first step there is nothing to save
     tokens: int = 0  # learnt from so far
 
@@ -121,7 +144,7 @@ class Training:
         assert saved.optimizer_tensors is not None, "training checkpoints hold the optimizer"
         load_tensors(self.model, saved.model_tensors)
         self.optimizer.load_state_tensors(saved.optimizer_tensors)
-        self.position = Position(**saved.state["position"])
+        self.position = Position.of(saved.state["position"])
         if self.loss_scale is not None and saved.state.get("loss_scale"):
             self.loss_scale = LossScale(**saved.state["loss_scale"])
         self.saved_step = self.position.step
@@ -279,9 +302,9 @@ def _evaluate(training: Training, saver: Saver, is_last: bool) -> None:
         position.metrics.update(values)
         if values and 0 < step == training.saved_step:
             saver.add_metrics(step, values)
-            value = values.get("val_bpb", math.inf)
-            if value < (math.inf if position.best_val_bpb is None else position.best_val_bpb):
-                position.best_val_bpb, position.best_step = value, step
+            value = values.get(training.criterion.metric)
+            if value is not None and training.criterion.is_better(value, position.best_value):
+                position.best_value, position.best_step = value, step
         training.job.progress.metrics(step, values)
         training.job.progress.paused()
         log.info("evaluated", extra={"step": step, **values})

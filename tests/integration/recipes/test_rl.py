@@ -9,7 +9,9 @@ import pytest
 from safetensors.torch import load_file
 
 from nanochat.checkpoint import manifest
+from nanochat.evals.chat import ChatScore
 from nanochat.protocol.progress import Failure, Metric, Progress, Result
+from nanochat.recipes import rl
 from nanochat.tasks.counting import Counting
 
 from .conftest import Line, Workshop
@@ -69,6 +71,19 @@ def test_a_stopped_run_ends_where_an_uninterrupted_one_does(workshop: Workshop, 
     assert_equal_checkpoints(folder / str(straight.output), folder / str(resumed.output))
     same = straight.values.keys() - {SPEED, "train_seconds"}
     assert {key: straight.values[key] for key in same} == {key: resumed.values[key] for key in same}
+
+
+@pytest.mark.usefixtures("easy")
+def test_the_checkpoint_with_the_most_right_answers_stays(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two held-out questions: before the first step, then after each."""
+    num_right = iter([2.0, 0.0, 2.0, 1.0, 1.0])
+    monkeypatch.setattr(rl, "score_generated", lambda *_: ChatScore(num_right=next(num_right), num_examples=2))
+    config = {"num_iterations": 4, "save_every": 1, "eval_every": 1, "eval_samples": 0, "keep_last": 1}
+    ran = workshop.run(workshop.rl("best", **config))
+    assert ran.checkpoints == [f"best/rl/step_00000{step}" for step in (1, 2, 3, 4)]
+    left = [info for info in manifest.list_checkpoints(workshop.home) if info.run == "best"]
+    accuracy = {info.step: info.metrics["counting_accuracy"] for info in left}
+    assert accuracy == {2: 1.0, 4: 0.5}
 
 
 @pytest.mark.parametrize("reward", [0.0, 1.0])

@@ -16,7 +16,7 @@ from nanochat.protocol.progress import CheckpointWritten
 from nanochat.recipes.job import JobContext
 from nanochat.recipes.protected import protected_checkpoints
 from nanochat.recipes.stop import Stopped
-from nanochat.recipes.training_loop import Evaluation, Training, train
+from nanochat.recipes.training_loop import Criterion, Evaluation, Position, Training, train
 
 from .tiny_training import lines, weights
 
@@ -111,6 +111,16 @@ def test_the_newest_stay_and_the_best(make: Callable[..., Training], tmp_path: P
     assert manifest.find(tmp_path, "one/sft/step_000002").metrics["val_bpb"] == 2.0
 
 
+def test_the_best_is_the_highest_where_higher_is_better_and_the_first_of_equals(
+    make: Callable[..., Training], tmp_path: Path
+) -> None:
+    values = iter([0.0, 0.5, 0.5, 0.25, float("nan")])
+    measure = Evaluation(measure=lambda: {"spelling_accuracy": next(values), "val_bpb": 1.0}, every=1)
+    criterion = Criterion(metric="spelling_accuracy", is_higher_better=True)
+    train(make(num_steps=5, save_every=1, keep_last=1, evaluations=[measure], criterion=criterion))
+    assert steps_left(tmp_path) == [2, 5]
+
+
 def test_without_keep_last_all_stay(make: Callable[..., Training], tmp_path: Path) -> None:
     train(make(num_steps=3, save_every=1))
     assert steps_left(tmp_path) == [1, 2, 3]
@@ -142,3 +152,9 @@ def test_nothing_goes_while_the_database_does_not_say_what_is_served(
     (tmp_path / "nanochat.db").touch()  # without a table
     train(make(num_steps=3, save_every=1, keep_last=1))
     assert steps_left(tmp_path) == [1, 2, 3]
+
+
+def test_a_checkpoint_from_before_there_were_criteria_says_which_was_the_best() -> None:
+    saved = {"step": 6, "best_val_bpb": 1.5, "best_step": 4}
+    assert Position.of(saved) == Position(step=6, best_value=1.5, best_step=4)
+    assert Position.of({"step": 6, "best_val_bpb": None, "best_step": None}) == Position(step=6)
