@@ -65,7 +65,8 @@ class Loader:
         for a CUDA `device` lie in pinned memory. Closes the source, also where it raises.
 
         Raises DataError when the state is of other data. Exact for the rank that saved it; another rank, or another
-        number of ranks, goes on from the same row group without the documents that were waiting.
+        number of ranks, goes on from the same row group without the documents that were waiting. What suits them of
+        conversations is handover.py's.
         """
         self._source = source
         self._batch_size = batch_size

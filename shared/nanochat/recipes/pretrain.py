@@ -25,7 +25,7 @@ from nanochat.recipes.job import JobContext, Outcome
 from nanochat.recipes.loss_scale import LossScale
 from nanochat.recipes.next_token import NextToken
 from nanochat.recipes.rates import base_rates, saved_rates
-from nanochat.recipes.resume import check_same_model, checkpoint_to_resume, loader_state
+from nanochat.recipes.resume import check_same_model, checkpoint_to_resume, text_state
 from nanochat.recipes.training_loop import Evaluation, Training, train
 from nanochat.recipes.validation import core_tasks_present, measure_bpb, measure_core, write_samples
 from nanochat.tokenizer.bpe import Tokenizer
@@ -78,7 +78,7 @@ def _train(job: JobContext, config: PretrainConfig, device: Device, peers: Peers
         sequence_len=sizes.sequence_len,
         rank=peers.rank,
         world_size=peers.world_size,
-        state=loader_state(saved, peers),
+        state=text_state(saved, peers),
         device=device.device,
     )
     with loader:

@@ -8,6 +8,7 @@ from nanochat.checkpoint import manifest, store
 from nanochat.checkpoint.store import Checkpoint
 from nanochat.collectives import ALONE, Peers
 from nanochat.config import GPTConfig
+from nanochat.data.handover import deal_out
 from nanochat.errors import Conflict, InvalidConfig
 from nanochat.recipes.job import JobContext
 
@@ -69,15 +70,31 @@ def _named(job: JobContext, run: str, stage: str, reference: str) -> Checkpoint:
     return store.load(info.folder, with_optimizer=True)
 
 
-def loader_state(checkpoint: Checkpoint | None, peers: Peers) -> dict[str, Any] | None:
-    """Where this rank's loader goes on: its own place, or, where ranks are others now, the first that any was at."""
+def text_state(checkpoint: Checkpoint | None, peers: Peers) -> dict[str, Any] | None:
+    """Where this rank's loader of text goes on: its own place, or, where ranks are others now, the first that any was
+    at."""
     if checkpoint is None:
         return None
-    saved = checkpoint.state["loader"]
-    states: list[dict[str, Any]] = saved if isinstance(saved, list) else [saved]  # one, of a version with one rank
+    states = _loader_states(checkpoint)
     if len(states) == peers.world_size:
         return states[peers.rank]
     return min(states, key=lambda state: list(state["cursor"].values()))  # epoch first, then shard, row group, ...
+
+
+def conversation_state(checkpoint: Checkpoint | None, num_conversations: int, peers: Peers) -> dict[str, Any] | None:
+    """Where this rank's loader of conversations goes on: its own place, or a share of what all ranks left."""
+    if checkpoint is None:
+        return None
+    states = _loader_states(checkpoint)
+    if len(states) == peers.world_size:
+        return states[peers.rank]
+    return deal_out(states, num_conversations, rank=peers.rank, world_size=peers.world_size)
+
+
+def _loader_states(checkpoint: Checkpoint) -> list[dict[str, Any]]:
+    """By rank."""
+    saved = checkpoint.state["loader"]
+    return saved if isinstance(saved, list) else [saved]  # one, of a version with one rank
 
 
 def check_same_model(checkpoint: Checkpoint, config: GPTConfig) -> None:

@@ -27,7 +27,7 @@ from nanochat.recipes.job import JobContext, Outcome
 from nanochat.recipes.loss_scale import LossScale
 from nanochat.recipes.next_token import NextToken
 from nanochat.recipes.rates import base_rates, saved_rates, scaled
-from nanochat.recipes.resume import check_same_model, checkpoint_to_resume, loader_state
+from nanochat.recipes.resume import check_same_model, checkpoint_to_resume, conversation_state
 from nanochat.recipes.training_loop import Evaluation, Training, train
 from nanochat.recipes.validation import chat_task_names, chat_tasks, measure_bpb, measure_chat
 from nanochat.tokenizer.bpe import Tokenizer
@@ -77,7 +77,7 @@ def _train(job: JobContext, config: SftConfig, device: Device, peers: Peers) -> 
         sequence_len=sizes.sequence_len,
         rank=peers.rank,
         world_size=peers.world_size,
-        state=loader_state(saved, peers),
+        state=conversation_state(saved, len(mixture.train), peers),
         device=device.device,
     )
     with loader:
