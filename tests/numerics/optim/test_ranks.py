@@ -21,6 +21,7 @@ from .train_in_ranks import NUM_STEPS, run
 # Of how far a group's weights have moved in 20 steps. Ranks add up gradients in another order, which AdamW makes
 # most of where a gradient is almost nothing: an embedding's rows differ by 1e-3 of it, matrices by 1e-5.
 TOLERANCE = 1e-2
+NEEDS_GPUS = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA GPUs, and there are fewer")
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Rank:
 @dataclass(frozen=True)
 class Ranks:
     members: list[Rank]
+    device: str
 
     def whole_state(self) -> dict[str, Tensor]:
         """Put together again. Fails where two ranks hold the same rows, or nobody does."""
@@ -52,27 +54,34 @@ class Ranks:
         return whole
 
 
-@pytest.fixture(scope="module", params=[2, 3])
+@pytest.fixture(
+    scope="module",
+    params=[(2, "cpu"), (3, "cpu"), pytest.param((2, "cuda"), marks=NEEDS_GPUS)],
+    ids=["2", "3", "2 GPUs"],
+)
 def ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Ranks:
+    num_ranks, device = request.param
     folder = tmp_path_factory.mktemp("ranks")
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={request.param}"]
-    subprocess.run([sys.executable, *torchrun, "-m", "tests.numerics.optim.train_in_ranks", str(folder)], check=True)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_ranks}"]
+    command = [sys.executable, *torchrun, "-m", "tests.numerics.optim.train_in_ranks", str(folder), device]
+    subprocess.run(command, check=True)
     members = []
-    for rank in range(request.param):
+    for rank in range(num_ranks):
         path = folder / f"rank_{rank}.safetensors"
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata())
         held_bytes = int(metadata.pop("bytes"))
         splits = {name: json.loads(value) for name, value in metadata.items()}
         members.append(Rank(load_file(folder / f"weights_{rank}.safetensors"), load_file(path), splits, held_bytes))
-    return Ranks(members)
+    return Ranks(members, device)
 
 
 @pytest.fixture(scope="module")
-def one() -> tuple[dict[str, Tensor], MuonAdamW]:
+def one(ranks: Ranks) -> tuple[dict[str, Tensor], MuonAdamW]:
+    """Weights, on the CPU, and optimizer."""
     torch.set_num_threads(1)
-    model, optimizer = run(ALONE)
-    return named_tensors(model), optimizer
+    model, optimizer = run(ALONE, device=ranks.device)
+    return {name: tensor.cpu() for name, tensor in named_tensors(model).items()}, optimizer
 
 
 def test_weights_of_every_group_equal_those_of_one_rank(ranks: Ranks, one: tuple[dict[str, Tensor], MuonAdamW]) -> None:
@@ -93,7 +102,8 @@ def test_all_ranks_end_with_the_same_bits(ranks: Ranks) -> None:
 
 
 def test_the_ranks_states_make_up_that_of_one(ranks: Ranks, one: tuple[dict[str, Tensor], MuonAdamW]) -> None:
-    whole, expected = ranks.whole_state(), one[1].state_tensors()
+    whole = ranks.whole_state()
+    expected = {name: tensor.cpu() for name, tensor in one[1].state_tensors().items()}
     assert whole.keys() == expected.keys()
     assert whole["num_steps"] == NUM_STEPS
     for name, tensor in expected.items():

@@ -305,6 +305,21 @@ def test_batches_for_cuda_are_pinned_in_the_thread_and_copied_without_waiting(
     assert waits == [False, False, True, True]
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, and there is none")
+def test_rows_come_to_cuda_as_they_are_though_many_are_on_their_way(folder: Path, tokenizer: Tokenizer) -> None:
+    """None is waited for, and the pinned memory of those that are let go is used again."""
+    device = torch.device("cuda", torch.cuda.device_count() - 1)
+    with training_loader(folder, tokenizer, batch_size=2, sequence_len=48) as plain:
+        expected = [next(plain) for _ in range(40)]
+    with training_loader(folder, tokenizer, batch_size=2, sequence_len=48, device=device) as loader:
+        batch = next(loader)
+        assert batch.inputs.is_pinned() and batch.targets.is_pinned()
+        found = [batch.to(device), *(next(loader).to(device) for _ in range(39))]
+    for (inputs, targets), rows_of_cpu in zip(found, expected, strict=True):
+        assert inputs.device == targets.device == device
+        assert torch.equal(inputs.cpu(), rows_of_cpu.inputs) and torch.equal(targets.cpu(), rows_of_cpu.targets)
+
+
 def render(index: int) -> tuple[list[int], list[int]]:
     """Conversation i: BOS, i + 1 tokens from the user, i + 2 to learn."""
     return [BOS, *[10] * (index + 1), *[20] * (index + 2)], [0] * (index + 2) + [1] * (index + 2)

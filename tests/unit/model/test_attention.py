@@ -100,6 +100,7 @@ def test_flex_attention_sees_the_same(length: int, window: int, kv_heads: int) -
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, and there is none")
+@pytest.mark.filterwarnings("ignore")  # torch warns of what its compiler itself does
 @pytest.mark.parametrize("backend", ["flash2", "flash3", "flash4", "sdpa", "flex"])
 @pytest.mark.parametrize(("kv_heads", "window"), [(4, 128), (2, 128), (4, 512), (2, 512)])
 def test_backends_of_a_gpu_see_the_same(backend: Backend, kv_heads: int, window: int) -> None:

@@ -10,13 +10,19 @@ from torch import Tensor
 
 from nanochat.config import GPTConfig
 from nanochat.errors import InvalidConfig
-from nanochat.model.float8 import float8_linears, require_float8, use_float8
+from nanochat.model.float8 import float8_linears, hopper_obstacle, require_float8, use_float8
 from nanochat.model.gpt import GPT
 from nanochat.model.init import init_weights
-from nanochat.model.names import named_parameters
-from nanochat.optim.groups import param_groups
+from nanochat.model.names import load_tensors, named_parameters, named_tensors
+from nanochat.optim.groups import LearningRates, param_groups
+from nanochat.optim.optimizer import MuonAdamW
+from nanochat.recipes.device import Device, compile_model
 
 CUDA = torch.device("cuda", 0)
+NEEDS_HOPPER = pytest.mark.skipif(
+    not torch.cuda.is_available() or hopper_obstacle(CUDA) is not None,
+    reason="needs an NVIDIA GPU of Hopper's generation or newer, and there is none",
+)
 E4M3, E5M2 = torch.float8_e4m3fn, torch.float8_e5m2
 
 
@@ -109,6 +115,55 @@ def test_the_model_learns_and_its_weights_stay_its_own(ids: Tensor) -> None:
         losses.append(float(trained(ids[:, :-1], ids[:, 1:]).detach()))
     first = float(make()(ids[:, :-1], ids[:, 1:]).detach())
     assert losses[0] == pytest.approx(losses[1], abs=0.1 * (first - losses[1])) and losses[1] < first - 0.05
+
+
+@NEEDS_HOPPER
+def test_hoppers_products_are_those_of_the_emulation(ids: Tensor) -> None:
+    narrow, emulated = make().to(CUDA), make().to(CUDA)
+    use_float8(narrow, 64)
+    use_float8(emulated, 64, emulate=True)
+    inputs, targets = ids[:, :-1].to(CUDA), ids[:, 1:].to(CUDA)
+    assert (narrow(inputs) - emulated(inputs)).norm() < 0.01 * emulated(inputs).norm()
+    for model in (narrow, emulated):
+        model(inputs, targets).backward()
+    for name, parameter in named_parameters(emulated).items():
+        found, expected = named_parameters(narrow)[name].grad, parameter.grad
+        assert found is not None and expected is not None and found.dtype == expected.dtype
+        # Roundings of bfloat16 between the products, which float8 then makes larger.
+        assert (found.float() - expected.float()).norm() <= 0.05 * expected.float().norm(), name
+
+
+@NEEDS_HOPPER
+@pytest.mark.filterwarnings("ignore")  # torch warns of what its compiler itself does
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_on_hopper_training_follows_bfloat16_and_evaluation_is_in_it(ids: Tensor, is_compiled: bool) -> None:
+    """As a job trains: Muon in bfloat16, and the model compiled where it is."""
+    inputs, targets = ids[:, :-1].to(CUDA), ids[:, 1:].to(CUDA)
+    losses: dict[bool, list[float]] = {}
+    for uses_float8 in (False, True):
+        model = make().to(CUDA)
+        optimizer = MuonAdamW(param_groups(model, LearningRates(batch_factor=0.1)), torch.bfloat16)
+        if uses_float8:
+            use_float8(model, 64)
+        if is_compiled:
+            torch._dynamo.reset()  # type: ignore[no-untyped-call]
+            compile_model(model, True, Device(device=CUDA, dtype=torch.bfloat16, num_threads=1))
+        losses[uses_float8] = []
+        for _ in range(20):
+            loss = model(inputs, targets)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            losses[uses_float8].append(float(loss.detach()))
+    first, plain, narrow = losses[False][0], losses[False][-1], losses[True][-1]
+    assert plain < 0.8 * first
+    assert narrow == pytest.approx(plain, abs=0.1 * (first - plain))
+    assert losses[True] != losses[False]
+    twin = GPT(model.config, torch.bfloat16).to(CUDA)
+    load_tensors(twin, named_tensors(model))
+    assert not torch.equal(model.forward(inputs), twin(inputs))
+    model.eval()
+    assert torch.equal(model.forward(inputs), twin(inputs))
 
 
 def test_a_model_too_narrow_and_tokens_that_do_not_divide_are_refused() -> None:

@@ -56,7 +56,15 @@ class Poisoned(GPT):
 
 
 def tiny_training(
-    job: JobContext, tokenizer: Tokenizer, *, rows: int = 4, micro_steps: int = 1, num_steps: int = 4, **values: Any
+    job: JobContext,
+    tokenizer: Tokenizer,
+    *,
+    rows: int = 4,
+    micro_steps: int = 1,
+    num_steps: int = 4,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    **values: Any,
 ) -> Training:
     config = GPTConfig(
         sequence_len=T,
@@ -67,8 +75,9 @@ def tiny_training(
         n_embd=32,
         window_pattern="L",
     )
-    model = Poisoned(config)
+    model = Poisoned(config, dtype)
     init_weights(model, torch.Generator().manual_seed(0))
+    model = model.to(device)
     sizes = BatchSizes(sequence_len=T, device_batch_size=rows, num_micro_steps=micro_steps)
     settings: dict[str, Any] = {"evaluations": [], "save_every": 0, "origin": {"job_id": "job_1"}, **values}
     return Training(
