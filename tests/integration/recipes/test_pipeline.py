@@ -6,16 +6,28 @@ from pathlib import Path
 import pytest
 
 from nanochat.checkpoint import manifest
+from nanochat.evals.samples import TEXT_PROMPTS
 from nanochat.optim.horizon import plan_horizon
-from nanochat.protocol.progress import Metric, Progress
+from nanochat.protocol.progress import Metric, Progress, Sample
 from nanochat.tools.sandbox import probe
 
 from .conftest import Workshop
+from .test_resume import assert_equal_checkpoints
 
 
 @pytest.fixture
 def fresh(tmp_path: Path) -> Workshop:
     return Workshop(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def with_core(workshop: Workshop) -> Workshop:
+    """With the file of one of CORE's tasks in its home."""
+    folder = workshop.home / "datasets" / "core" / "commonsense_reasoning"
+    folder.mkdir(parents=True)
+    line = '{"query": "A cat is", "choices": ["an animal", "a stone"], "gold": 0}\n'
+    (folder / "copa.jsonl").write_text(line * 4)
+    return workshop
 
 
 @pytest.mark.slow
@@ -70,15 +82,32 @@ def test_a_batch_that_is_not_given_is_worked_out_from_the_models_size(workshop: 
     assert batch["sequence_len"] * batch["device_batch_size"] * batch["num_micro_steps"] == horizon.batch_tokens
 
 
-def test_core_reads_the_files_that_are_there(workshop: Workshop) -> None:
-    folder = workshop.home / "datasets" / "core" / "commonsense_reasoning"
-    folder.mkdir(parents=True)
-    line = '{"query": "A cat is", "choices": ["an animal", "a stone"], "gold": 0}\n'
-    (folder / "copa.jsonl").write_text(line * 4)
-    ran = workshop.run(workshop.evaluate("core", evals=["core", "sample"]))
+def test_core_reads_the_files_that_are_there(with_core: Workshop) -> None:
+    ran = with_core.run(with_core.evaluate("core", evals=["core", "sample"]))
     beside = {f"{name}_{what}" for name in ("core_copa", "core") for what in ("stderr", "count", "seconds")}
     assert ran.result.values.keys() == {"core_copa", "core_metric", "core_num_tasks"} | beside
     assert ran.result.values["core_copa_count"] == ran.result.values["core_count"] == 2
+
+
+def test_core_and_samples_are_taken_at_their_steps_and_leave_training_as_it_is(with_core: Workshop) -> None:
+    """Every third step, or every fifth, and at the end; the weights and moments are those of the run without them."""
+    plain = with_core.run(with_core.pretrain("unwatched", save_every=3))
+    ran = with_core.run(with_core.pretrain("watched", save_every=3, core_metric_every=3, sample_every=5))
+    told = [line for line in ran.lines if isinstance(line, Metric)]
+    measured = {line.step: line.values for line in told if "core_metric" in line.values}
+    assert list(measured) == [3, 6, 8]
+    for values in measured.values():
+        assert values["core_copa"] == values["core_metric"] in (-1.0, 1.0)  # four times the same question
+        assert (values["core_copa_count"], values["core_num_tasks"]) == (4, 1)
+    samples = [line for line in ran.lines if isinstance(line, Sample)]
+    assert [(line.step, line.prompt) for line in samples] == [(step, text) for step in (5, 8) for text in TEXT_PROMPTS]
+    assert any(line.text for line in samples)
+    assert ran.result.values["core_metric"] == measured[8]["core_metric"]
+    assert manifest.find(with_core.home, "watched/pretrain/step_000006").metrics["core_metric"] in (-1.0, 1.0)
+    for step in (3, 6, 8):
+        names = [f"{run}/pretrain/step_{step:06d}" for run in ("unwatched", "watched")]
+        assert_equal_checkpoints(*(manifest.find(with_core.home, name).folder for name in names))
+    assert plain.result.values["val_bpb"] == ran.result.values["val_bpb"]
 
 
 def test_programs_that_a_model_writes_are_judged_in_the_sandbox(workshop: Workshop) -> None:
