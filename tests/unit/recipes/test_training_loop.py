@@ -1,13 +1,16 @@
 """The loop on a tiny model: order of saving and judging, accumulation, steps left out, stopping."""
 
+import contextlib
+import gc
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 
-from nanochat.checkpoint import manifest
+from nanochat.checkpoint import manifest, store
 from nanochat.data.loader import Batch
 from nanochat.errors import TrainingDiverged
 from nanochat.model.names import named_parameters
@@ -124,3 +127,62 @@ def test_a_signal_in_an_evaluation_does_not_save_the_same_step_twice(
     with pytest.raises(Stopped):
         train(make(num_steps=5, save_every=2, evaluations=[Evaluation(measure=measure, every=2)]))
     assert [line.step for line in lines(job) if isinstance(line, CheckpointWritten)] == [2]
+
+
+def test_seconds_of_training_are_those_of_steps_alone_and_go_on_with_the_run(
+    make: Callable[..., Training], job: JobContext, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A step takes two seconds by this clock, an evaluation a thousand."""
+    now = 0.0
+    monkeypatch.setattr(training_loop, "time", SimpleNamespace(monotonic=lambda: now))
+
+    def pass_time(seconds: float) -> bool:
+        nonlocal now
+        now += seconds
+        return False
+
+    def measure() -> dict[str, float]:
+        pass_time(1000.0)
+        return {"val_bpb": 1.0}
+
+    for num_steps, saved in ((4, None), (7, "one/sft/step_000004")):
+        training = make(num_steps=num_steps, evaluations=[Evaluation(measure=measure, every=2)])
+        training.model.is_bad = lambda n: pass_time(2.0)  # type: ignore[method-assign, assignment]
+        if saved is not None:
+            training.resume(store.load(manifest.find(tmp_path, saved).folder, with_optimizer=True))
+        train(training)
+    told = [line.values["train_seconds"] for line in lines(job) if "train_seconds" in getattr(line, "values", ())]
+    assert told == [0.0, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0]  # before each step
+    assert training.position.train_seconds == 14.0
+    saved_position = manifest.read_state(manifest.find(tmp_path, "one/sft/step_000007").folder)["position"]
+    assert saved_position["train_seconds"] == 14.0
+
+
+@pytest.mark.parametrize("error", [None, ValueError, Stopped])
+def test_the_garbage_collector_is_held_off_in_steps_and_let_go_however_they_end(
+    make: Callable[..., Training], error: type[Exception] | None
+) -> None:
+    training = make(num_steps=3)
+    seen: list[tuple[bool, bool]] = []
+
+    def look(n: int) -> bool:
+        seen.append((gc.isenabled(), gc.get_freeze_count() > 0))
+        if n == 2 and error is not None:
+            raise error
+        return False
+
+    training.model.is_bad = look  # type: ignore[method-assign, assignment]
+    assert gc.isenabled()
+    with contextlib.nullcontext() if error is None else pytest.raises(error):
+        train(training)
+    assert seen == [(False, True)] * 3
+    assert gc.isenabled() and gc.get_freeze_count() == 0
+
+
+def test_garbage_is_collected_now_and_then(make: Callable[..., Training], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_loop, "_COLLECT_EVERY", 2)
+    training = make(num_steps=6)
+    num_steps_before: list[int] = []
+    monkeypatch.setattr(gc, "collect", lambda: num_steps_before.append(training.position.step))
+    train(training)
+    assert num_steps_before == [0, 2, 4, 6]
