@@ -2,7 +2,8 @@
 
 Kept are blocks of 16 tokens, each under its tokens and the block before it, so that a block is found only behind the
 very same tokens: a chat's next turn finds its last one, and chats with one system prompt share it. The block used
-longest ago goes first; a block is never older than those behind it, so what remains can always be reached.
+longest ago goes first; a block is never older than those behind it, so what remains can always be reached. Of a
+sequence longer than the whole store the beginning stays.
 """
 
 from collections import OrderedDict
@@ -13,6 +14,7 @@ from nanochat.engine.slots import Row
 
 _Key = tuple[int, tuple[int, ...]]  # the block before, and the tokens
 _ROOT = 0
+_NOT_KEPT = -1  # in a row's chain, from the first block on that found no room or lost the one before it
 
 
 class _Kept(NamedTuple):
@@ -56,10 +58,20 @@ class PrefixCache:
         if (len(chain) + 1) * BLOCK_TOKENS > row.num_computed or not self._num_blocks:
             return
         ids = row.sequence.prompt_ids + row.sequence.generated_ids
+        self._touch(chain)  # the new blocks shall not take the places of those they lie behind
         while (len(chain) + 1) * BLOCK_TOKENS <= row.num_computed:
-            key = (chain[-1] if chain else _ROOT, _tokens(ids, len(chain)))
-            chain.append(self._ids.get(key) or self._add(key, row.slot, len(chain)))
+            chain.append(self._keep_block(chain, ids, row.slot))
         self._touch(chain)
+
+    def _keep_block(self, chain: list[int], ids: list[int], slot: int) -> int:
+        """The id of a chain's next block; once one is not kept, none behind it is."""
+        block, before = len(chain), chain[-1] if chain else _ROOT
+        if block >= self._num_blocks or (chain and before not in self._kept):
+            return _NOT_KEPT
+        key = (before, _tokens(ids, block))
+        found = self._ids.get(key) or self._add(key, slot, block)
+        self._kept.move_to_end(found)
+        return found
 
     def _add(self, key: _Key, slot: int, block: int) -> int:
         if not self._free:

@@ -26,12 +26,17 @@ def _ids(num: int, seed: int) -> list[int]:
 
 
 def _run(
-    backend: Backend, tokenizer: Tokenizer, prompt: list[int], prefixes: PrefixCache | None, slot: int = 0
+    backend: Backend,
+    tokenizer: Tokenizer,
+    prompt: list[int],
+    prefixes: PrefixCache | None,
+    slot: int = 0,
+    budget: int = 64,
 ) -> Sequence:
     sequence = Sequence(list(prompt), GREEDY, tokenizer, backend.max_len)
     row = Row(sequence, slot)
     while not sequence.is_finished:
-        run_step(backend, [row], budget=64, prefixes=prefixes)
+        run_step(backend, [row], budget=budget, prefixes=prefixes)
         if sequence.expression is not None:
             sequence.answer("1")
     return sequence
@@ -129,3 +134,38 @@ def test_what_was_used_longest_ago_goes_first_and_leaves_nothing_out_of_reach(
     _run(backend, tokenizer, [256, *_ids(70, 17)], prefixes)  # needs more than what is free
     assert _run(backend, tokenizer, old, prefixes).num_cached == 48
     assert _run(backend, tokenizer, new, prefixes).num_cached < 48
+
+
+@pytest.mark.parametrize("budget", [32, 1024])  # many calls of keep(), or one
+def test_of_a_prompt_longer_than_the_whole_store_the_beginning_stays(
+    make_backend: MakeBackend, tokenizer: Tokenizer, budget: int
+) -> None:
+    backend, plain = make_backend(num_slots=1), make_backend(num_slots=1)
+    prefixes = PrefixCache(backend, 4 * backend.block_bytes())
+    prompt = [256, *_ids(150, 21)]
+    for num_cached in (0, 64):
+        found = _run(backend, tokenizer, prompt, prefixes, budget=budget)
+        assert found.num_cached == num_cached
+        assert found.generated_ids == _run(plain, tokenizer, prompt, None).generated_ids
+    # Nothing is held by it for ever: another prompt takes its place.
+    other = [256, *_ids(150, 22)]
+    assert [_run(backend, tokenizer, other, prefixes).num_cached for _ in range(2)] == [0, 64]
+
+
+def test_of_rows_in_turn_that_together_are_longer_than_the_store_every_kept_block_can_be_found(
+    make_backend: MakeBackend, tokenizer: Tokenizer
+) -> None:
+    """Behind one that is gone none could be: it must not take the place of one that can."""
+    backend = make_backend(num_slots=3)
+    prefixes = PrefixCache(backend, 7 * backend.block_bytes())
+    rows = [Row(Sequence([256, *_ids(90, 23 + i)], GREEDY, tokenizer, backend.max_len), slot=i) for i in range(2)]
+    while going := [row for row in rows if not row.sequence.generated_ids]:
+        for row in going:
+            run_step(backend, [row], budget=16, prefixes=prefixes)
+    num_found = 0
+    for row in rows:
+        again = [*row.sequence.prompt_ids, *row.sequence.generated_ids]
+        fresh = Row(Sequence(again, GREEDY, tokenizer, backend.max_len), slot=2)
+        prefixes.restore(fresh)
+        num_found += fresh.num_computed // BLOCK_TOKENS
+    assert (num_found, prefixes.usage_ratio) == (7, 1.0)
