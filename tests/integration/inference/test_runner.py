@@ -5,12 +5,13 @@ import random
 import threading
 from collections.abc import AsyncIterator, Callable
 from queue import SimpleQueue
+from typing import Any
 
 import pytest
 import torch
 
 from nanochat.config import GPTConfig
-from nanochat.engine.backend import make_backend
+from nanochat.engine.backend import Chunk, make_backend
 from nanochat.engine.generate import Engine, Evaluates
 from nanochat.engine.params import SamplingParams
 from nanochat.engine.sequence import Sequence
@@ -20,7 +21,7 @@ from nanochat.protocol.generate import Done, GenerateError, GenerateEvent
 from nanochat_inference.batching.request import Request
 from nanochat_inference.batching.runner import Runner
 from nanochat_inference.loaded_model import LoadedModel
-from nanochat_inference.metrics import Metrics
+from nanochat_inference.metrics import FINISHED_REASONS, Metrics
 from nanochat_inference.settings import InferenceSettings
 from tests.decisive_model import decisive_model
 from tests.integration.inference.chain_model import ABAB, TOKENIZER, chain_model
@@ -28,6 +29,16 @@ from tests.integration.inference.server import text_of, until
 
 NUM_SLOTS = 3
 Start = Callable[..., Runner]
+
+
+class Told(SimpleQueue[list[GenerateEvent]]):
+    """What a request's client gets."""
+
+    def __init__(self) -> None:
+        self.is_given_back = threading.Event()
+
+    def give_back(self) -> None:
+        self.is_given_back.set()
 
 
 class NoCalculator:
@@ -57,7 +68,7 @@ class BrokenCalculator:
 async def start() -> AsyncIterator[Start]:
     runners: list[Runner] = []
 
-    def start(calculator: Evaluates, call_timeout_s: float = 30.0) -> Runner:
+    def start(calculator: Evaluates, call_timeout_s: float = 30.0, **options: Any) -> Runner:
         runner = Runner(
             calculator,
             Metrics(),
@@ -66,6 +77,7 @@ async def start() -> AsyncIterator[Start]:
             max_waiting=100,
             num_threads=1,
             call_timeout_s=call_timeout_s,
+            **options,
         )
         runner.start()
         runners.append(runner)
@@ -84,7 +96,7 @@ def _loaded(model: GPT) -> LoadedModel:
 
 def _request(loaded: LoadedModel, prompt: list[int], params: SamplingParams) -> Request:
     sequences = [Sequence(prompt, params, TOKENIZER, loaded.context_length, index=index) for index in range(params.n)]
-    return Request(sequences, SimpleQueue())
+    return Request(sequences, Told())
 
 
 async def _all_events(request: Request) -> list[GenerateEvent]:
@@ -213,22 +225,53 @@ async def test_a_calculator_that_breaks_gives_no_result(start: Start) -> None:
     assert text_of(await _all_events(request)) == "6*7=\n!"
 
 
-async def test_a_step_that_fails_is_answered_and_the_next_request_works(
+async def test_a_step_that_fails_ends_what_had_begun_and_gives_the_rest_back(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runner, loaded = start(NoCalculator()), _loaded(chain_model(ABAB))
+    forward = loaded.backend.forward
+
+    def fail_on_two(chunks: list[Chunk]) -> torch.Tensor:
+        if len(chunks) > 1:
+            raise RuntimeError("out of memory")
+        return forward(chunks)
+
     runner.use(loaded)
-    params = SamplingParams(temperature=0, max_tokens=4)
     with monkeypatch.context() as patch:
-        patch.setattr(loaded.backend, "forward", _fail)
-        failing = _request(loaded, [ord("a")], params)
-        runner.submit(failing, loaded)
-        (error,) = [event for event in await _all_events(failing) if isinstance(event, GenerateError)]
-        assert error.code == "internal_error"
-    request = _request(loaded, [ord("a")], params)
+        patch.setattr(loaded.backend, "forward", fail_on_two)
+        begun = _request(loaded, [ord("a")], SamplingParams(temperature=0))
+        runner.submit(begun, loaded)
+        until(lambda: not begun.events.empty(), "it has begun")
+        new = _request(loaded, [ord("a")], SamplingParams(temperature=0, max_tokens=4, n=2))
+        runner.submit(new, loaded)
+        error = (await _all_events(begun))[-1]
+        assert isinstance(error, GenerateError) and error.code == "internal_error" and "ask again" in error.message
+        assert await asyncio.to_thread(new.events.is_given_back.wait, 30)
+    assert new.events.empty() and not begun.events.is_given_back.is_set()
+    assert runner.num_open == 0
+    # Whoever tries the others again counts them.
+    ends = [runner._metrics.request_success.labels(reason)._value.get() for reason in FINISHED_REASONS]
+    assert dict(zip(FINISHED_REASONS, ends, strict=True)) == {"stop": 0, "length": 0, "abort": 0, "error": 1}
+    request = _request(loaded, [ord("a")], SamplingParams(temperature=0, max_tokens=4))
     runner.submit(request, loaded)
     assert text_of(await _all_events(request)) == "baba"
-    assert runner.num_open == 0
+
+
+async def test_failures_are_counted_until_a_step_works(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    failures: list[int] = []
+    runner, loaded = start(NoCalculator(), on_failure=failures.append), _loaded(chain_model(ABAB))
+    runner.use(loaded)
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(loaded.backend, "forward", _fail)
+            for _ in range(2):
+                failing = _request(loaded, [ord("a")], SamplingParams(temperature=0))
+                runner.submit(failing, loaded)
+                assert await asyncio.to_thread(failing.events.is_given_back.wait, 30)
+        working = _request(loaded, [ord("a")], SamplingParams(temperature=0, max_tokens=4))
+        runner.submit(working, loaded)
+        assert text_of(await _all_events(working)) == "baba"
+    assert failures == [1, 2, 1, 2]
 
 
 def _fail(*_: object, **__: object) -> None:

@@ -17,6 +17,9 @@ class TakesEvents(Protocol):
     def put(self, events: Seq[GenerateEvent]) -> None:
         """On the engine's thread: returns at once. Never an empty list; Done or GenerateError comes last."""
 
+    def give_back(self) -> None:
+        """In place of all events: a step failed before there was any, and somebody else is to try this request."""
+
 
 class Request:
     """Times are of time.monotonic(). Equal only to itself."""
@@ -27,7 +30,8 @@ class Request:
         self.wants_prompt_logprobs = wants_prompt_logprobs
         self.arrived_at = time.monotonic()
         self.outbox: list[GenerateEvent] = []
-        self.has_started = False  # its client has been told
+        self.has_started = False  # its first token is there
+        self.has_spoken = False  # something was handed over, which cannot be taken back
         self.num_cached = 0  # tokens of the prompt that were found computed
         self.prompt_logprobs: list[TokenLogprob | None] | None = None
         self.is_closed = False  # ended, in whatever way
@@ -48,5 +52,6 @@ class Request:
     def send(self) -> None:
         """Hand over what is in the outbox."""
         if self.outbox:
+            self.has_spoken = True
             self.events.put(self.outbox)
             self.outbox = []

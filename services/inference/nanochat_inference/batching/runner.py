@@ -40,13 +40,16 @@ class Runner:
         num_threads: int,
         call_timeout_s: float = 5.0,
         on_step: Callable[[], None] = lambda: None,
+        on_failure: Callable[[int], None] = lambda num_failures: None,
     ) -> None:
-        """on_step is called on the engine's thread whenever a step has been told."""
+        """On the engine's thread on_step is called whenever a step has been told, on_failure when one has failed, with
+        the number of those that did one after another, before anybody is told."""
         self._metrics = metrics
         self._model_name = model_name
         self._capacity = max_running + max_waiting
         self._num_threads = num_threads
         self._on_step = on_step
+        self._on_failure = on_failure
         self._num_steps = 0
         self._num_failures = 0
         self._is_waiting = False
@@ -90,11 +93,6 @@ class Runner:
     def is_waiting(self) -> bool:
         """No row can run: there is none, or others are still at work on them."""
         return self._is_waiting
-
-    @property
-    def num_failures(self) -> int:
-        """Steps that have failed since the last one that did not."""
-        return self._num_failures
 
     @property
     def num_freed(self) -> int:
@@ -145,7 +143,8 @@ class Runner:
                 log.exception("step_failed")
                 self._num_failures += 1
                 self._metrics.worker_restarts.inc()
-                self._abort_all(GenerateError(code="internal_error", message="the model failed on this batch."))
+                self._on_failure(self._num_failures)
+                self._give_up_all()
         self._on_step()
 
     def _take_commands(self) -> None:
@@ -265,24 +264,44 @@ class Runner:
         """Take a request off: its client left (no error), or it cannot go on."""
         if request.is_closed:
             return
-        request.is_closed = True
-        removed = sum(loaded.scheduler.remove(request) for loaded in self._models)
-        self._close(removed, "abort" if error is None else "error")
-        for row in [row for row in self._last_token_at if row.sequence in request.sequences]:
-            del self._last_token_at[row]
+        self._close(self._remove(request), "abort" if error is None else "error")
         if error is not None:
             request.outbox.append(error)
             request.send()
 
     def _abort_all(self, error: GenerateError) -> None:
-        for loaded in self._models:
-            for request in loaded.scheduler.requests:
-                self._abort(request, error)
+        for request in self._open_requests():
+            self._abort(request, error)
 
-    def _close(self, num_choices: int, reason: str) -> None:
+    def _give_up_all(self) -> None:
+        """A step has failed. Who has been told nothing yet is tried again, by whom is not known here."""
+        error = GenerateError(
+            code="internal_error", message="the model failed in the middle of this answer; ask again."
+        )
+        for request in self._open_requests():
+            if request.has_spoken:
+                request.outbox = []  # what the failed step left there
+                self._abort(request, error)
+            else:
+                self._close(self._remove(request), None)
+                request.events.give_back()
+
+    def _open_requests(self) -> list[Request]:
+        return [request for loaded in self._models for request in loaded.scheduler.requests]
+
+    def _remove(self, request: Request) -> int:
+        """Free all that a request holds; returns how many of its choices had not ended."""
+        request.is_closed = True
+        for row in [row for row in self._last_token_at if row.sequence in request.sequences]:
+            del self._last_token_at[row]
+        return sum(loaded.scheduler.remove(request) for loaded in self._models)
+
+    def _close(self, num_choices: int, reason: str | None) -> None:
+        """None: it has not ended, though it leaves."""
         with self._lock:
             self._num_open -= num_choices
-        self._metrics.request_success.labels(reason).inc(num_choices)
+        if reason is not None:
+            self._metrics.request_success.labels(reason).inc(num_choices)
 
     def _free_old_models(self) -> None:
         for loaded in self._models[:-1]:

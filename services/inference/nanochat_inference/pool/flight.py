@@ -33,6 +33,7 @@ class Flight:
         self.num_ended = 0  # choices
         self.num_sampled = 0
         self.num_attempts = 0
+        self.failed_on: int | None = None  # the worker that gave it back last
         self.has_started = False  # something was said that cannot be taken back
         self._pieces: asyncio.Queue[Piece | NanochatError] = asyncio.Queue()
 

@@ -131,6 +131,13 @@ class Rejected(_Control):
     retry_after_s: float | None = None
 
 
+class Returned(_Control):
+    """A step failed before a request's first event: another worker may have more luck with it."""
+
+    type: Literal["returned"] = "returned"
+    number: int
+
+
 class Sample(NamedTuple):
     name: str
     labels: dict[str, str]
@@ -156,7 +163,7 @@ class Beat(_Control):
 
 
 ToWorker = Annotated[Configure | Load | Use | Drop | Cancel | Measure, Field(discriminator="type")]
-FromWorker = Annotated[Hello | Loaded | NotLoaded | Accepted | Rejected | Beat, Field(discriminator="type")]
+FromWorker = Annotated[Hello | Loaded | NotLoaded | Accepted | Rejected | Returned | Beat, Field(discriminator="type")]
 to_worker: TypeAdapter[ToWorker] = TypeAdapter(ToWorker)
 from_worker: TypeAdapter[FromWorker] = TypeAdapter(FromWorker)
 

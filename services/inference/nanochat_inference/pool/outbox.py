@@ -11,7 +11,7 @@ from collections.abc import Sequence as Seq
 from pydantic import BaseModel
 
 from nanochat.protocol.generate import Delta, Done, Finished, GenerateError, GenerateEvent, Started
-from nanochat_inference.pool.frames import Events, Rejected, control_frame, events_frame
+from nanochat_inference.pool.frames import Events, Rejected, Returned, control_frame, events_frame
 
 
 class Outbox:
@@ -113,3 +113,7 @@ class Outlet:
         else:
             self._outbox.say(self._number, events)
         self._has_spoken = True
+
+    def give_back(self) -> None:
+        self._on_end(self._number)
+        self._outbox.post(Returned(number=self._number))

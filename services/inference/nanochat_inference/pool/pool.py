@@ -2,12 +2,14 @@
 
 Requests wait here, first come, first served, until a worker has room; there is a bound on their choices and on their
 tokens. What a lost worker had begun to answer ends in an error; what it had not goes to another one, or waits for the
-next. A request belongs to the model that its worker uses when it is given: an older model ends what it has begun.
+next; so it is with a step that failed. A request belongs to the model that its worker uses when it is given: an older
+model ends what it has begun.
 """
 
 import asyncio
 import itertools
 import logging
+from bisect import insort
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +27,7 @@ from nanochat_inference.settings import InferenceSettings
 
 log = logging.getLogger(__name__)
 
-# A request that has lost so many workers may well be why they end.
+# A request that has lost so many workers, or failed on them, may well be why.
 MAX_ATTEMPTS = 4
 # A worker that ends while it loads may have been killed by somebody; the second one was the checkpoint.
 _MAX_LOST_LOADING = 2
@@ -66,6 +68,7 @@ class Pool:
                 beat_interval_s=beat_interval_s,
                 on_ended=self._ended,
                 on_accepted=self._accepted,
+                on_returned=self._returned,
             )
             for index, each in enumerate(workers)
         ]
@@ -207,7 +210,8 @@ class Pool:
         """Give what waits to workers that have room."""
         while self._pending and (able := [worker for worker in self._workers if worker.is_ready and worker.has_room]):
             flight = self._pending.popleft()
-            self._choice.pick(able, flight.beginnings).give(flight)
+            others = [worker for worker in able if worker.index != flight.failed_on]
+            self._choice.pick(others or able, flight.beginnings).give(flight)
 
     def _accepted(self, flight: Flight, prompt_tokens: int) -> None:
         self._estimate.learn_prompt(flight.prompt_bytes, prompt_tokens)
@@ -218,6 +222,20 @@ class Pool:
         if is_over and self._flights.pop(flight.number, None) is not None and flight.has_started:
             self._estimate.learn_answer(flight.num_sampled // flight.num_choices)
         self._dispatch()
+
+    def _returned(self, flight: Flight) -> None:
+        """A step failed with it."""
+        is_retried = self._retry(flight)
+        log.warning("request_returned", extra={"worker": flight.failed_on, "is_retried": is_retried})
+        self._dispatch()
+
+    def _retry(self, flight: Flight) -> bool:
+        """A worker has not answered it to the end. Once something was said, or too often, that is an error: False."""
+        if flight.has_started or flight.num_attempts >= MAX_ATTEMPTS:
+            self._fail(flight, _loss(flight))
+            return False
+        insort(self._pending, flight, key=lambda each: each.number)
+        return True
 
     def _count(self, flight: Flight, reason: str) -> None:
         self._totals.add("nanochat_request_success_total", flight.num_open, finished_reason=reason)
@@ -241,14 +259,11 @@ class Pool:
         worker.metrics = []
         self._totals.add("nanochat_worker_restarts_total", 1)
         self._choice.forget(worker.index)
-        begun = [flight for flight in flights if flight.has_started or flight.num_attempts >= MAX_ATTEMPTS]
-        again = [flight for flight in flights if flight not in begun]
-        for flight in begun:
-            self._fail(flight, _loss(flight))
-        self._pending.extendleft(reversed(again))
+        num_retried = sum(self._retry(flight) for flight in flights)
         if flights:
+            num_failed = len(flights) - num_retried
             log.warning(
-                "requests_lost", extra={"worker": worker.index, "num_failed": len(begun), "num_retried": len(again)}
+                "requests_lost", extra={"worker": worker.index, "num_failed": num_failed, "num_retried": num_retried}
             )
         try:
             self._raise_if_hopeless()
@@ -315,4 +330,6 @@ class Pool:
 def _loss(flight: Flight) -> Unavailable:
     if flight.has_started:
         return Unavailable("the worker that wrote this answer was lost; ask again.", retry_after_s=1)
-    return Unavailable(f"{flight.num_attempts} workers were lost with this request; it is not tried again.")
+    return Unavailable(
+        f"{flight.num_attempts} times a worker was lost or failed with this request; it is not tried again."
+    )

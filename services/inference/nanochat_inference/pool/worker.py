@@ -35,6 +35,7 @@ from nanochat_inference.pool.frames import (
     Measure,
     NotLoaded,
     Rejected,
+    Returned,
     Use,
     control_frame,
     from_worker,
@@ -68,8 +69,10 @@ class Worker:
         beat_interval_s: float,
         on_ended: Callable[[Flight], None],
         on_accepted: Callable[[Flight, int], None],
+        on_returned: Callable[[Flight], None],
     ) -> None:
-        """on_ended: a flight has had its last word. on_accepted: how many tokens its prompt has."""
+        """on_ended: a flight has had its last word. on_accepted: how many tokens its prompt has. on_returned: a step
+        failed with it, and nothing was said."""
         self.index = index
         self.settings = settings
         self.device = settings.device
@@ -82,6 +85,7 @@ class Worker:
         self._configure = Configure(worker=index, settings=settings, capacity=capacity, beat_interval_s=beat_interval_s)
         self._on_ended = on_ended
         self._on_accepted = on_accepted
+        self._on_returned = on_returned
         self._reset()
 
     def _reset(self) -> None:
@@ -261,6 +265,10 @@ class Worker:
             if flight := self.flights.pop(message.number, None):
                 flight.fail(error_of(message.code, message.message, message.param, message.retry_after_s))
                 self._on_ended(flight)
+        elif isinstance(message, Returned):
+            if flight := self.flights.pop(message.number, None):
+                flight.failed_on = self.index
+                self._on_returned(flight)
         elif isinstance(message, Hello):
             self.device, self.status = message.device, "it has no model yet"
             self.has_said_hello.set()

@@ -64,7 +64,8 @@ _RECEIVE_BYTES = 2**16
 _PREPARING_THREADS = 2
 # Requests whose grammar is looked up or waited for; one is compiled at a time.
 _CONSTRAINING_THREADS = 8
-# Steps that fail one after another: the device is lost, or its memory is; a new process finds it as it was.
+# Steps that fail one after another: the device is lost, or its memory is; a new process finds it as it was. Fewer than
+# a request has attempts (pool.py), so that one that was in all of them still meets the new process.
 _MAX_FAILURES = 3
 _BROKEN_STATUS = 70  # sysexits.h: EX_SOFTWARE
 # What a step has said leaves on another thread, which a small model's engine would otherwise hold up for 5 ms, several
@@ -93,6 +94,7 @@ class Worker:
             max_waiting=configure.capacity,
             num_threads=settings.resolved_num_threads,
             on_step=self._outbox.flush,
+            on_failure=self._end_if_broken,
         )
         self._current: LoadedModel | None = None
         self._loaded: tuple[str, LoadedModel] | None = None  # and not in use yet
@@ -240,14 +242,20 @@ class Worker:
         """On the heartbeat's thread."""
         num_freed = 0
         while not self._is_stopping.wait(self._configure.beat_interval_s):
-            if not self._runner.is_alive or self._runner.num_failures >= _MAX_FAILURES:
-                log.critical("engine_broken", extra={"num_failures": self._runner.num_failures})
+            if not self._runner.is_alive:
+                log.critical("engine_ended")
                 os._exit(_BROKEN_STATUS)
             if (now_freed := self._runner.num_freed) > num_freed:
                 num_freed = now_freed
                 _give_back_memory()
                 log.info("memory_given_back", extra={"num_models": num_freed})
             self._outbox.post(self._state())
+
+    def _end_if_broken(self, num_failures: int) -> None:
+        """On the engine's thread, before it would give everything back: what becomes of it is a lost worker's."""
+        if num_failures >= _MAX_FAILURES:
+            log.critical("engine_broken", extra={"num_failures": num_failures})
+            os._exit(_BROKEN_STATUS)
 
 
 def _give_back_memory() -> None:

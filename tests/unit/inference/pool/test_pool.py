@@ -7,7 +7,7 @@ import pytest
 
 from nanochat.errors import CheckpointCorrupt, InvalidRequest, NanochatError, Unavailable
 from nanochat_inference.pool.flight import Piece
-from nanochat_inference.pool.frames import Cancel, Drop, Events, Load, Loaded, NotLoaded, Rejected, Use
+from nanochat_inference.pool.frames import Cancel, Drop, Events, Load, Loaded, NotLoaded, Rejected, Returned, Use
 from nanochat_inference.pool.pool import MAX_ATTEMPTS
 from nanochat_inference.pool.worker import WorkerLost
 from nanochat_inference.settings import InferenceSettings
@@ -117,6 +117,34 @@ async def test_a_request_that_outlives_too_many_workers_is_given_up(stage: Stage
     with pytest.raises(Unavailable, match="not tried again"):
         await flight.next_piece()
     assert stage.pool.num_open == 0
+
+
+async def test_what_a_failed_step_gives_back_goes_to_another_worker(stage: Stage) -> None:
+    failed, other, _ = (stage.ask() for _ in range(3))
+    stage.says(0, Returned(number=failed.number))
+    assert stage.wires[1].requests == [other.number, failed.number]
+
+
+async def test_where_there_is_no_other_the_same_worker_tries_again_before_what_came_later(stage: Stage) -> None:
+    stage.dies(1)
+    flights = [stage.ask() for _ in range(6)]
+    stage.says(0, Returned(number=flights[1].number))
+    assert stage.wires[0].requests == [*(flight.number for flight in flights[:4]), flights[1].number]
+    stage.tells(0, last(flights[1].number))
+    assert await flights[1].next_piece() == Piece(b"end", True)
+
+
+async def test_a_request_with_which_one_step_after_another_fails_is_given_up(stage: Stage) -> None:
+    flight = stage.ask()
+    for attempt in range(MAX_ATTEMPTS):
+        stage.says(attempt % 2, Returned(number=flight.number))
+    with pytest.raises(Unavailable, match=r"4 times .* not tried again"):
+        await asyncio.wait_for(flight.next_piece(), 5)
+    assert stage.pool.num_open == 0
+    assert [wire.requests for wire in stage.wires] == [[flight.number] * 2] * 2
+    errors = stage.totals.registry.get_sample_value("nanochat_request_success_total", {"finished_reason": "error"})
+    assert errors == 1
+    stage.says(0, Returned(number=flight.number))  # its client has left
 
 
 async def test_where_no_worker_stays_alive_nobody_waits(stage: Stage) -> None:
