@@ -48,6 +48,9 @@ class Metrics:
         self.worker_restarts = self._counter(
             "worker_restarts_total", "Workers started again, and recoveries from a failed step."
         )
+        self.slot_leaks = self._counter(
+            "slot_leaks_total", "Times that a worker without requests was found to hold slots or places for nobody."
+        )
         for reason in FINISHED_REASONS:
             self.request_success.labels(reason)
         for outcome in TOOL_OUTCOMES:

@@ -70,6 +70,7 @@ def test_a_failed_step_ends_what_it_had_begun_and_the_rest_is_answered(server: S
     assert [line["is_retried"] for line in logged(server, "request_returned")] == [True]
     assert server.metric('nanochat_request_success_total{finished_reason="error"}') == 1
     assert server.metric("nanochat_worker_restarts_total") == 1
+    assert server.metric("nanochat_slot_leaks_total") == 0
     assert [process.pid for process in workers(server)] == [worker.pid], "it recovered by itself"
 
 

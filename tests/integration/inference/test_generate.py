@@ -254,6 +254,7 @@ def test_every_metric_of_the_contract_is_there(server: Server) -> None:
         "batch_size_bucket",
         'tool_calls_total{outcome="no_result"}',
         "worker_restarts_total",
+        "slot_leaks_total",
         'model_info{checkpoint="nano/sft/step_000001",model="nanochat"} 1.0',
         "gpu_utilization_ratio",
         "gpu_memory_used_bytes",

@@ -91,7 +91,7 @@ async def start() -> AsyncIterator[Start]:
 def _loaded(model: GPT) -> LoadedModel:
     backend = make_backend(model, num_slots=NUM_SLOTS, max_len=model.config.sequence_len)
     settings = InferenceSettings(max_running=NUM_SLOTS, prefix_cache_mib=8)
-    return LoadedModel.of(backend, model, TOKENIZER, settings)
+    return LoadedModel.of(backend, model, TOKENIZER, settings, "nano")
 
 
 def _request(loaded: LoadedModel, prompt: list[int], params: SamplingParams) -> Request:
@@ -276,6 +276,45 @@ async def test_failures_are_counted_until_a_step_works(start: Start, monkeypatch
 
 def _fail(*_: object, **__: object) -> None:
     raise RuntimeError("out of memory")
+
+
+async def test_a_slot_that_is_held_for_nobody_is_told_once_and_only_when_nobody_is_served(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    def told() -> list[list[str]]:
+        return [record.__dict__["leaks"] for record in caplog.records if record.message == "slots_leaked"]
+
+    runner, loaded = start(NoCalculator()), _loaded(chain_model(ABAB))
+    runner.use(loaded)
+    running = _request(loaded, [ord("a")], SamplingParams(temperature=0))
+    runner.submit(running, loaded)
+    until(lambda: not running.events.empty(), "it runs")
+    loaded.scheduler._slots._free.discard(NUM_SLOTS - 1)
+    seen = runner.num_steps
+    until(lambda: runner.num_steps > seen + 10, "it goes on")
+    assert not told()
+    runner.cancel(running)
+    until(lambda: bool(told()), "it is told")
+    other = _request(loaded, [ord("a")], SamplingParams(temperature=0, max_tokens=4))
+    runner.submit(other, loaded)
+    assert text_of(await _all_events(other)) == "baba"
+    until(lambda: runner.is_waiting, "nothing is to be done")
+    assert told() == [["1 slots not free of nano"]]
+    assert runner._metrics.slot_leaks._value.get() == 1
+
+
+async def test_nothing_is_held_once_all_have_ended_in_whatever_way(start: Start) -> None:
+    runner, loaded = start(NoCalculator()), _loaded(chain_model(ABAB))
+    runner.use(loaded)
+    requests = [_request(loaded, [ord("a")], SamplingParams(temperature=0, max_tokens=99, n=n)) for n in (1, 2, 2, 3)]
+    for request in requests:
+        runner.submit(request, loaded)
+    runner.cancel(requests[1])
+    for request in (requests[0], *requests[2:]):
+        assert text_of(await _all_events(request)).startswith("baba")
+    until(lambda: runner.num_open == 0 and runner.is_waiting, "nothing is to be done")
+    assert loaded.scheduler.leaks() == []
+    assert runner._metrics.slot_leaks._value.get() == 0
 
 
 async def test_stopping_answers_everybody(start: Start) -> None:

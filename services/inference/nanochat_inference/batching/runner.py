@@ -56,6 +56,7 @@ class Runner:
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._models: list[LoadedModel] = []  # the last one gets the new requests
         self._num_freed = 0
+        self._leaks: list[str] = []  # as last found
         self._last_token_at: dict[Row, float] = {}
         self._lock = threading.Lock()
         self._num_open = 0  # choices submitted and not ended; guarded by the lock
@@ -130,6 +131,7 @@ class Runner:
     def _run(self) -> None:
         while not self._is_stopping:
             try:
+                self._find_leaks()
                 self._take_commands()
                 for loaded in self._models:
                     if loaded.scheduler.can_run:
@@ -146,6 +148,16 @@ class Runner:
                 self._on_failure(self._num_failures)
                 self._give_up_all()
         self._on_step()
+
+    def _find_leaks(self) -> None:
+        """While nobody is served nothing may be held. Costs a comparison while somebody is; each leak is told once."""
+        if self._num_open:
+            return
+        leaks = [f"{leak} of {loaded.checkpoint}" for loaded in self._models for leak in loaded.scheduler.leaks()]
+        if leaks and leaks != self._leaks:
+            self._metrics.slot_leaks.inc()
+            log.error("slots_leaked", extra={"leaks": leaks})
+        self._leaks = leaks
 
     def _take_commands(self) -> None:
         """Run what others have asked for; sleep until they do where no row can run."""
