@@ -60,6 +60,7 @@ def _train(job: JobContext, config: PretrainConfig, device: Device, peers: Peers
     )
     with Shards(dataset.folder) as shards:
         shards.require_row_groups(peers.world_size)
+        shards.check_footers()  # a run may be hours from the shard that it could not read
     run_name = config.run or job.spec.name
     saved = checkpoint_to_resume(
         job, run_name, STAGE, resume=config.resume, resume_from=config.resume_from, peers=peers

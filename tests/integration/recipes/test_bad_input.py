@@ -12,6 +12,7 @@ import pytest
 
 from nanochat.errors import InvalidConfig
 from nanochat.model.gpt import GPT
+from nanochat.protocol.progress import Progress
 from nanochat.recipes.__main__ import read_spec
 
 from .conftest import Workshop, write_dataset
@@ -65,6 +66,18 @@ def test_a_dataset_that_cannot_be_used(workshop: Workshop, tmp_path: Path, kind:
     assert str(folder) in ran.failure.message
     assert not (workshop.home / "checkpoints" / "bad").exists()
     assert not (workshop.home / "tokenizers" / "bad" / "tokenizer.json").exists()
+
+
+def test_a_null_that_training_would_meet_late_is_named_before_the_first_step(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    """In the validation split, which is read last."""
+    folder = write_dataset(tmp_path / "data")
+    texts = ["some text"] * 30 + [None]
+    pq.write_table(pa.table({"text": texts}), folder / "shard_00002.parquet", row_group_size=20)
+    ran = workshop.run(workshop.pretrain("late-null", dataset=str(folder)))
+    assert f"document 10 of row group 1 of shard {folder / 'shard_00002.parquet'} is null" in ran.failure.message
+    assert not [line for line in ran.lines if isinstance(line, Progress)]
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,55 @@ def test_a_null_is_named_with_its_place(write_shards: Callable[..., Path]) -> No
         list(shards.documents("train"))
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_footers_tell_of_a_null_before_its_row_group_is_read(write_shards: Callable[..., Path], split: str) -> None:
+    bad, good = ["a", "b", None, "c", None, None], ["d"] * 6
+    folder = write_shards([good, bad, good] if split == "train" else [good, good, bad])
+    path = folder / ("shard_00001.parquet" if split == "train" else "shard_00002.parquet")
+    with Shards(folder) as shards, pytest.raises(DataError, match="is null; every row must hold text") as caught:
+        shards.check_footers()
+    assert f"document 0 of row group 1 of shard {path}" in caught.value.message
+    path.unlink()
+    write_shards([good] * 3)
+    with Shards(folder) as shards:
+        shards.check_footers()
+
+
+def test_nulls_of_a_row_group_are_counted(write_shards: Callable[..., Path]) -> None:
+    folder = write_shards([["a", None, None, None], ["b"]], row_group_size=4)
+    with Shards(folder) as shards, pytest.raises(DataError, match=r"document 1 of row group 0 .*, and so are 2 more"):
+        shards.check_footers()
+
+
+def test_the_nulls_of_other_columns_do_not_matter(write_shards: Callable[..., Path]) -> None:
+    folder = write_shards([["a"], ["b"]])
+    nested = pa.array([{"text": None, "more": [None]}, None])
+    table = pa.table({"about": nested, "text": ["x", "y"], "id": pa.array([None, 1])})
+    pq.write_table(table, folder / "shard_00000.parquet")
+    with Shards(folder) as shards:
+        shards.check_footers()
+    table = table.set_column(1, "text", pa.array(["x", None]))
+    pq.write_table(table, folder / "shard_00000.parquet")
+    with Shards(folder) as shards, pytest.raises(DataError, match="document 1 of row group 0"):
+        shards.check_footers()
+
+
+def test_without_statistics_a_null_is_found_when_it_is_read(write_shards: Callable[..., Path]) -> None:
+    folder = write_shards([["a"], ["b"]])
+    pq.write_table(pa.table({"text": ["x", None]}), folder / "shard_00000.parquet", write_statistics=False)
+    with Shards(folder) as shards:
+        shards.check_footers()
+        with pytest.raises(DataError, match="document 1 of row group 0"):
+            list(shards.documents("train"))
+
+
+def test_the_last_footer_is_looked_at_too(write_shards: Callable[..., Path]) -> None:
+    folder = write_shards([["a"], ["b"], ["c"]])
+    pq.write_table(pa.table({"text": [1]}), folder / "shard_00002.parquet")
+    with Shards(folder) as shards, pytest.raises(DataError, match=r"shard_00002\.parquet holds int64"):
+        shards.check_footers()
+
+
 def test_text_that_is_not_utf8_is_named_with_its_place(write_shards: Callable[..., Path]) -> None:
     folder = write_shards([["a"], ["b"]])
     column = pa.array([b"fine", b"fine", b"caf\xe9"]).view(pa.string())  # as Latin-1 writes it
