@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nanochat.protocol.jobs import MixtureItem
 from nanochat.tasks.base import Conversation, Task
@@ -23,10 +24,16 @@ Render = Callable[[int], tuple[list[int], list[int]]]
 
 @dataclass(frozen=True, kw_only=True)
 class Mixture:
-    """Both are shuffled, so that a part of either is a sample of all its sources."""
+    """Both are shuffled, so that a part of either is a sample of all its sources. `parts`: what each source trains on,
+    once for all of its epochs."""
 
     train: Task
     validation: Task
+    parts: Sequence[tuple[MixtureItem, Task]]
+
+    def describe(self) -> list[dict[str, Any]]:
+        """The sources in their order, for a checkpoint to know them again by."""
+        return [describe_source(item.task or str(item.file), task, item.epochs) for item, task in self.parts]
 
 
 def build_mixture(items: Sequence[MixtureItem], datasets: Path) -> Mixture:
@@ -34,6 +41,7 @@ def build_mixture(items: Sequence[MixtureItem], datasets: Path) -> Mixture:
 
     Raises InvalidConfig for an unknown task, DataError naming file and line for a bad file.
     """
+    parts: list[tuple[MixtureItem, Task]] = []
     train: list[Task] = []
     validation: list[Task] = []
     for item in items:
@@ -42,9 +50,15 @@ def build_mixture(items: Sequence[MixtureItem], datasets: Path) -> Mixture:
         else:
             assert item.file is not None
             used, kept = _split(CustomJSON(Path(item.file))[: item.stop])
+        parts.append((item, used))
         train += [used] * item.epochs
         validation.append(kept)
-    return Mixture(train=TaskMixture(train), validation=TaskMixture(validation))
+    return Mixture(train=TaskMixture(train), validation=TaskMixture(validation), parts=parts)
+
+
+def describe_source(name: str, task: Task, epochs: int = 1) -> dict[str, Any]:
+    """JSON: what people know a source by, how many conversations it gives, and what changes with them."""
+    return {"source": name, "num_conversations": len(task) * epochs, "fingerprint": task.fingerprint()}
 
 
 def renderer(tokenizer: Tokenizer, task: Task) -> Render:

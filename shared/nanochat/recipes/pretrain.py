@@ -25,7 +25,7 @@ from nanochat.recipes.job import JobContext, Outcome
 from nanochat.recipes.loss_scale import LossScale
 from nanochat.recipes.next_token import NextToken
 from nanochat.recipes.rates import base_rates, saved_rates
-from nanochat.recipes.resume import check_same_model, checkpoint_to_resume, text_state
+from nanochat.recipes.resume import check_same_model, check_same_tokenizer, checkpoint_to_resume, text_state
 from nanochat.recipes.training_loop import Evaluation, Training, train
 from nanochat.recipes.validation import core_tasks_present, measure_bpb, measure_core, write_samples
 from nanochat.tokenizer.bpe import Tokenizer
@@ -67,6 +67,7 @@ def _train(job: JobContext, config: PretrainConfig, device: Device, peers: Peers
     )
     if saved is not None:
         check_same_model(saved, model_config)
+        check_same_tokenizer(saved, tokenizer)
     model = _new_model(model_config, device, config.seed)
     rates = base_rates(config)
     batch_factor = horizon.lr_factor if config.batch_lr_factor is not False else 1.0

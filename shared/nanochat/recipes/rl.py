@@ -20,13 +20,19 @@ from nanochat.optim.groups import LearningRates, param_groups
 from nanochat.optim.optimizer import MuonAdamW
 from nanochat.optim.schedule import RlSchedule
 from nanochat.protocol.jobs import RlConfig
+from nanochat.recipes.conversations import describe_source
 from nanochat.recipes.device import Device, choose_device
 from nanochat.recipes.distributed import joined
 from nanochat.recipes.job import JobContext, Outcome
 from nanochat.recipes.loss_scale import LossScale
 from nanochat.recipes.policy_gradient import PolicyGradient
 from nanochat.recipes.rates import base_rates, scaled
-from nanochat.recipes.resume import check_same_model, checkpoint_to_resume
+from nanochat.recipes.resume import (
+    check_same_conversations,
+    check_same_model,
+    check_same_tokenizer,
+    checkpoint_to_resume,
+)
 from nanochat.recipes.rollouts import Questions, RolloutSampler
 from nanochat.recipes.training_loop import Criterion, Evaluation, Training, train
 from nanochat.tasks.base import Split, Task
@@ -76,12 +82,15 @@ def _train(
         peers=peers,
     )
     num_steps = config.num_iterations or max(1, len(task) // config.examples_per_step)
+    conversations = [describe_source(config.task, task)]
     run_name = config.run or job.spec.name
     saved = checkpoint_to_resume(
         job, run_name, STAGE, resume=config.resume, resume_from=config.resume_from, peers=peers
     )
     if saved is not None:
         check_same_model(saved, base.config)
+        check_same_tokenizer(saved, tokenizer)
+        check_same_conversations(saved, conversations)
     model = GPT(base.config, device.dtype).to(device.device)
     load_tensors(model, base.model_tensors)
     num_slots = config.rollout_batch_size or min(NUM_SLOTS, config.examples_per_step * config.num_samples)
@@ -115,6 +124,7 @@ def _train(
         origin={
             "job_id": job.spec.job_id,
             "base": base.info.id,
+            "conversations": conversations,
             "config": config.model_dump(),
             # Of those that the model was pretrained with: whoever builds on this one asks for them.
             **{key: base.state.get(key) for key in ("dataset", "rates", "batch")},

@@ -27,7 +27,13 @@ from nanochat.recipes.job import JobContext, Outcome
 from nanochat.recipes.loss_scale import LossScale
 from nanochat.recipes.next_token import NextToken
 from nanochat.recipes.rates import base_rates, saved_rates, scaled
-from nanochat.recipes.resume import check_same_model, checkpoint_to_resume, conversation_state
+from nanochat.recipes.resume import (
+    check_same_conversations,
+    check_same_model,
+    check_same_tokenizer,
+    checkpoint_to_resume,
+    conversation_state,
+)
 from nanochat.recipes.training_loop import Evaluation, Training, train
 from nanochat.recipes.validation import chat_task_names, chat_tasks, measure_bpb, measure_chat
 from nanochat.tokenizer.bpe import Tokenizer
@@ -57,12 +63,15 @@ def _train(job: JobContext, config: SftConfig, device: Device, peers: Peers) -> 
     mixture = build_mixture(config.mixture, datasets_dir(job.home))
     render = renderer(tokenizer, mixture.train)
     num_steps = config.num_iterations or _steps_of_one_pass(mixture, render, sizes)
+    conversations = mixture.describe()
     run_name = config.run or job.spec.name
     saved = checkpoint_to_resume(
         job, run_name, STAGE, resume=config.resume, resume_from=config.resume_from, peers=peers
     )
     if saved is not None:
         check_same_model(saved, base.config)
+        check_same_tokenizer(saved, tokenizer)
+        check_same_conversations(saved, conversations)
     model = GPT(base.config, device.dtype).to(device.device)
     load_tensors(model, base.model_tensors)
     rates = base_rates(config, base.state.get("rates"))
@@ -99,6 +108,7 @@ def _train(job: JobContext, config: SftConfig, device: Device, peers: Peers) -> 
             origin={
                 "job_id": job.spec.job_id,
                 "base": base.info.id,
+                "conversations": conversations,
                 "dataset": base.state.get("dataset"),
                 "rates": saved_rates(rates),
                 "batch": vars(sizes),

@@ -4,12 +4,15 @@ A task knows nothing of tokens or models; recipes render its conversations and e
 """
 
 import copy
+import hashlib
 import random
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, overload
+
+from pydantic import SerializeAsAny, TypeAdapter
 
 from nanochat.protocol.generate import Message
 
@@ -43,6 +46,10 @@ class Row:
     values: dict[str, Any]
 
 
+# With what a task of its own kind adds to its conversations.
+_CONVERSATION: TypeAdapter[Conversation] = TypeAdapter(SerializeAsAny[Conversation])
+
+
 class Task(ABC):
     """An indexable set of conversations of one split. Slices are views: no example is made or copied by slicing."""
 
@@ -70,6 +77,11 @@ class Task(ABC):
 
     def prepare(self) -> None:  # noqa: B027 - most have nothing to prepare
         """Raise Unavailable where answers cannot be checked on this machine. Called before a model answers any."""
+
+    def fingerprint(self) -> str:
+        """Another one where a conversation is another, or stands elsewhere. Reads them all, which takes about a fifth
+        of the time that a file of them takes."""
+        return _digest(map(_CONVERSATION.dump_json, self))
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -104,6 +116,10 @@ class GeneratedTask(Task):
     def example(self, index: int) -> Conversation:
         return self.draw(random.Random(f"{type(self).__name__}/{self.split}/{self.seed}/{index}"))
 
+    def fingerprint(self) -> str:
+        """Of what the examples are a function of; none is drawn."""
+        return _digest([f"{type(self).__name__}/{self.split}/{self.seed}/{self._indices}".encode()])
+
     @abstractmethod
     def draw(self, rng: random.Random) -> Conversation:
         """One conversation of this task's split."""
@@ -119,6 +135,13 @@ def final_answer(text: str) -> str | None:
     """The number behind the first "#### ", where answers that are worked out step by step have it; likewise plain."""
     found = _FINAL_ANSWER.search(text)
     return _plain(found[1]) if found else None
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()[:16]
 
 
 def _plain(number: str) -> str:

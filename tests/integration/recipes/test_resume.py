@@ -1,5 +1,6 @@
 """Going on after a stop, a crash or a kill: on a CPU equal, bit for bit, to never having stopped."""
 
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -139,6 +140,30 @@ def test_resuming_with_other_sizes_is_refused(workshop: Workshop) -> None:
     ran = workshop.run(workshop.pretrain("base", resume=True, depth=3))
     assert ran.failure.code == "conflict"
     assert "n_layer 2 and the job asks for 3" in ran.failure.message
+
+
+def test_resuming_with_another_tokenizer_of_the_same_size_is_refused(workshop: Workshop) -> None:
+    other = workshop.run(workshop.tokenizer("other", max_chars=3000)).result.output
+    ran = workshop.run(workshop.pretrain("base", resume=True, tokenizer=str(workshop.home / "tokenizers" / str(other))))
+    assert ran.failure.code == "conflict"
+    assert "base/pretrain/step_000008 was trained with the tokenizer" in ran.failure.message
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "was"),
+    [
+        ("sft", {"mixture": [{"task": "spelling"}, {"task": "dialogue", "stop": 100}]}, "300 of spelling"),
+        ("rl", {"task": "spelling"}, "100000 of counting"),
+    ],
+)
+def test_resuming_with_other_conversations_is_refused(
+    workshop: Workshop, kind: str, change: dict[str, Any], was: str
+) -> None:
+    make = partial(getattr(workshop, kind), f"{kind}-first", num_iterations=2)
+    assert workshop.run(make()).exit_code == 0
+    ran = workshop.run(make(attempt=2, **change))
+    assert ran.failure.code == "data_error"
+    assert re.search(f"it had {was} .* where the job has 100000 of spelling", ran.failure.message)
 
 
 def first_step(ran: Ran) -> int:

@@ -4,6 +4,8 @@ import pytest
 
 from nanochat.protocol.generate import Message
 from nanochat.tasks.base import Conversation, Task, last_number
+from nanochat.tasks.counting import Counting
+from nanochat.tasks.spelling import Spelling
 
 
 class Numbered(Task):
@@ -36,6 +38,25 @@ def test_an_index_beyond_the_end_is_an_index_error_and_a_negative_one_counts_fro
     assert task[-1].messages[0].content == "2"
     with pytest.raises(IndexError):
         task[2]
+
+
+def test_a_fingerprint_is_of_the_conversations_and_their_order_alone() -> None:
+    fingerprint = Numbered(5).fingerprint()
+    assert fingerprint == Numbered(9)[:5].fingerprint()
+    others = [Numbered(4), Numbered(6), Numbered(5)[::-1], Numbered(6)[1:]]
+    assert fingerprint not in [other.fingerprint() for other in others]
+
+
+def test_a_generated_tasks_fingerprint_draws_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks = [
+        Spelling("train")[:300],
+        Spelling("train")[:301],
+        Spelling("held_out")[:300],
+        Spelling("train", seed=1)[:300],
+    ]
+    assert len({task.fingerprint() for task in [*tasks, Counting("train")[:300]]}) == 5
+    monkeypatch.setattr(Spelling, "draw", lambda task, rng: pytest.fail("an example was drawn"))
+    assert tasks[0].fingerprint() == Spelling("train", size=400)[:300].fingerprint()
 
 
 @pytest.mark.parametrize(
