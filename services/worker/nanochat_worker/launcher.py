@@ -91,7 +91,9 @@ def launch(job: Job, config: dict[str, Any], settings: WorkerSettings) -> Run:
 
 def _command(job: Job, spec_file: Path, settings: WorkerSettings) -> list[str]:
     supervisor = ["-m", "nanochat_worker.supervisor", str(settings.stop_grace_s), str(settings.lost_grace_s), "--"]
-    torchrun = ["-m", settings.torchrun, "--standalone", f"--nproc_per_node={job.num_processes}"]
+    # What ranks say goes to log.txt; torchrun would leave a folder of nothing in the temporary one after every run.
+    options = ["--standalone", f"--nproc_per_node={job.num_processes}", f"--log-dir={os.devnull}"]
+    torchrun = ["-m", settings.torchrun, *options]
     recipe = ["-m", settings.recipes, job.kind, "--spec", str(spec_file)]
     return [sys.executable, *supervisor, sys.executable, *torchrun, *recipe]
 

@@ -108,12 +108,13 @@ def _run_recipe(settings: CliSettings, job: Job, references: References) -> int:
     folder.mkdir(parents=True)
     spec_file = folder / "spec.json"
     spec_file.write_text(spec.model_dump_json(indent=2))
-    torchrun = ["torch.distributed.run", "--standalone", f"--nproc-per-node={job.num_processes}"]
+    # torchrun would leave a folder in the temporary one for logs that nobody asked it to write.
+    options = ["--standalone", f"--nproc-per-node={job.num_processes}", f"--log-dir={os.devnull}"]
     recipe = ["-m", "nanochat.recipes", job.kind, "--spec", str(spec_file)]
     # torchrun alone would give each of several processes one thread.
     threads = str(max(1, usable_cores() // job.num_processes))
     environment = {"OMP_NUM_THREADS": threads, **os.environ}
-    return subprocess.call([sys.executable, "-m", *torchrun, *recipe], env=environment)
+    return subprocess.call([sys.executable, "-m", "torch.distributed.run", *options, *recipe], env=environment)
 
 
 def _folder(settings: CliSettings, job: Job) -> Path:

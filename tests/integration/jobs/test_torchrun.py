@@ -11,8 +11,20 @@ pytest.importorskip("torch")
 
 
 @pytest.fixture
-def torchrun_stack(home: Path, broker_url: str) -> Iterator[Stack]:
-    environment = {"NANOCHAT_WORKER_TORCHRUN": "torch.distributed.run", "NANOCHAT_WORKER_STOP_GRACE_S": "10"}
+def temporary(tmp_path: Path) -> Path:
+    """The services' folder for temporary files."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def torchrun_stack(home: Path, temporary: Path, broker_url: str) -> Iterator[Stack]:
+    environment = {
+        "NANOCHAT_WORKER_TORCHRUN": "torch.distributed.run",
+        "NANOCHAT_WORKER_STOP_GRACE_S": "10",
+        "TMPDIR": str(temporary),
+    }
     stack = Stack(home=home, redis_url=broker_url, environment=environment)
     make_dataset(home / "datasets" / "d")
     (home / "tokenizers" / "t").mkdir(parents=True)
@@ -25,7 +37,9 @@ def torchrun_stack(home: Path, broker_url: str) -> Iterator[Stack]:
         stack.close()
 
 
-def test_a_killed_rank_is_found_in_torchruns_report_and_its_peers_are_ended(torchrun_stack: Stack) -> None:
+def test_a_killed_rank_is_found_in_torchruns_report_and_neither_peers_nor_files_are_left(
+    torchrun_stack: Stack, temporary: Path
+) -> None:
     stack = torchrun_stack
     stack.behave(pretrain={"steps": 600, "step_s": 0.1, "exit_at": [5, -9]})
     job = stack.store(kind="pretrain", config={"dataset": "d", "tokenizer": "t"}, num_processes=2)
@@ -33,6 +47,7 @@ def test_a_killed_rank_is_found_in_torchruns_report_and_its_peers_are_ended(torc
     failed = stack.wait_status(job["id"], "failed", timeout_s=60)
     assert failed["error"]["code"] == "out_of_memory"
     wait_for(lambda: not any(map(is_alive, pids)), 5, "the end of both ranks")
+    assert list(temporary.iterdir()) == []
 
 
 def test_cancelling_lets_ranks_stop_by_themselves_before_torchrun_is_told(torchrun_stack: Stack) -> None:

@@ -1,6 +1,7 @@
 """A dataset of generated text, and jobs run from their specs: in this process, by hand, or under torchrun."""
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -129,8 +130,8 @@ class Workshop:
         """In a process of its own, or under torchrun in as many as `ranks`; standard error holds the log."""
         file = self.home / f"{spec.name}.json"
         file.write_text(spec.model_dump_json())
-        options = options or ["--standalone"]
-        launcher = ["-m", "torch.distributed.run", *options, f"--nproc_per_node={ranks}"] if ranks else []
+        options = [*(options or ["--standalone"]), f"--nproc_per_node={ranks}", f"--log-dir={os.devnull}"]
+        launcher = ["-m", "torch.distributed.run", *options] if ranks else []
         command = [sys.executable, *launcher, "-m", module, spec.kind, "--spec", str(file)]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

@@ -31,8 +31,9 @@ def nanochat(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 
 @pytest.mark.slow
 def test_two_depths_run_locally_and_tell_their_table_and_what_is_missing(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     dataset = write_dataset(home / "datasets" / "sentences")
     overrides = [f"pretrain.{key}={value}" for key, value in TINY.items()]
     overrides += [f"{stage}.dataset={dataset}" for stage in ("tokenizer", "pretrain")]
@@ -41,6 +42,7 @@ def test_two_depths_run_locally_and_tell_their_table_and_what_is_missing(
     assert nanochat(monkeypatch, "train", "miniseries", *overrides, *options) == 0
     made = sorted(path.relative_to(home / "checkpoints").as_posix() for path in home.glob("checkpoints/*/*/step_*"))
     assert made == ["mini-d10/pretrain/step_000003", "mini-d11/pretrain/step_000003"]
+    assert not list(tmp_path.glob("torchelastic_*"))
     capsys.readouterr()
 
     assert nanochat(monkeypatch, "miniseries", "mini") == 0

@@ -62,9 +62,9 @@ class Ranks:
 def ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Ranks:
     num_ranks, device = request.param
     folder = tmp_path_factory.mktemp("ranks")
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_ranks}"]
-    command = [sys.executable, *torchrun, "-m", "tests.numerics.optim.train_in_ranks", str(folder), device]
-    subprocess.run(command, check=True)
+    options = ["--standalone", f"--nproc-per-node={num_ranks}", "--log-dir=/dev/null"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", *options]
+    subprocess.run([*torchrun, "-m", "tests.numerics.optim.train_in_ranks", str(folder), device], check=True)
     members = []
     for rank in range(num_ranks):
         path = folder / f"rank_{rank}.safetensors"
