@@ -15,8 +15,8 @@ from starlette.responses import JSONResponse
 
 from nanochat.disconnect import unless_gone
 from nanochat.errors import InvalidRequest, TooLarge
+from nanochat.protocol.complaint import invalid_config
 from nanochat.protocol.generate import GenerateRequest, ServedModel
-from nanochat.protocol.jobs import invalid_config
 from nanochat_inference.event_stream import EventStream, first_piece, frames
 from nanochat_inference.service import InferenceService
 

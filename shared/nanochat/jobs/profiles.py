@@ -16,7 +16,8 @@ from pydantic import Field, ValidationError
 
 from nanochat.errors import InvalidConfig
 from nanochat.protocol import Strict
-from nanochat.protocol.jobs import JobKind, Name, invalid_config
+from nanochat.protocol.complaint import invalid_config
+from nanochat.protocol.jobs import JobKind, Name
 
 PROFILES = Path(__file__).parent / "profiles"
 

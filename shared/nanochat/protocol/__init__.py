@@ -1,6 +1,7 @@
 """What crosses a wire or a process border: requests, events, job configs. pydantic models, torch-free.
 
 jobs.py       a job, its config by kind, as REST, CLI and recipes read it
+complaint.py  what is wrong with one of these, as an error
 hub.py        names of datasets on the hub
 progress.py   the lines of progress.jsonl, from a recipe to the worker
 generate.py   between gateway and inference

@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from nanochat.errors import InvalidConfig
 from nanochat.protocol import Strict
+from nanochat.protocol.complaint import invalid_config
 from nanochat.protocol.hub import SCHEME, HubReference
 
 JobKind = Literal["tokenizer", "pretrain", "sft", "rl", "evaluate", "pipeline", "dataset", "report"]
@@ -311,19 +312,6 @@ def parse_config(kind: str, values: dict[str, Any]) -> Strict:
         return CONFIG_BY_KIND[kind].model_validate(values)
     except ValidationError as exc:
         raise invalid_config(exc, prefix="config") from exc
-
-
-def invalid_config(error: ValidationError, prefix: str = "") -> InvalidConfig:
-    """The first complaint of pydantic as one sentence: which field, what was found, what is expected."""
-    first = error.errors(include_url=False)[0]
-    path = ".".join(str(part) for part in ((prefix, *first["loc"]) if prefix else first["loc"]))
-    if first["type"] == "extra_forbidden":
-        return InvalidConfig(f"{path} is not a known key; remove it or correct its name.", param=path)
-    if first["type"] == "missing":
-        return InvalidConfig(f"{path} is required; add it.", param=path)
-    found = repr(first["input"])
-    found = found if len(found) <= 80 else found[:77] + "..."
-    return InvalidConfig(f"{path} is {found}: {first['msg']}.", param=path)
 
 
 class JobSpec(Strict):

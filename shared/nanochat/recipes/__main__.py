@@ -19,7 +19,8 @@ from pydantic import ValidationError
 from nanochat.errors import InvalidConfig, NanochatError, PeerLost
 from nanochat.files import write_file
 from nanochat.observability.logs import setup_logs
-from nanochat.protocol.jobs import RlConfig, RunSpec, TrainingConfig, invalid_config, parse_config
+from nanochat.protocol.complaint import invalid_config
+from nanochat.protocol.jobs import RlConfig, RunSpec, TrainingConfig, parse_config
 from nanochat.recipes.distributed import is_under_torchrun, read_ranks
 from nanochat.recipes.job import JobContext, Outcome, describe, progress_path
 from nanochat.recipes.memory import keep_freed_memory
