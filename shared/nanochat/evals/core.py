@@ -7,7 +7,6 @@ language_modeling  every token of the continuation must be the model's first cho
 What the model finds likely is likelihood.py's to tell. The tasks themselves are core_tasks.py.
 """
 
-import json
 import math
 import random
 import time
@@ -17,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from nanochat.collectives import ALONE, Peers
-from nanochat.errors import DataError
 from nanochat.evals.core_tasks import CoreTask
 from nanochat.evals.likelihood import Likelihood, Passage, Scorer, common_length
+from nanochat.tasks.rows import read_files
 from nanochat.tokenizer.bpe import Tokenizer
 
 _SHUFFLE_SEED = 1337
@@ -70,13 +69,8 @@ class CoreScore:
 
 
 def load_examples(task: CoreTask, folder: Path, max_examples: int | None = None) -> list[Example]:
-    """The task's examples, shuffled, the first `max_examples`. Raises DataError naming the file."""
-    path = folder / task.file
-    try:
-        with path.open(encoding="utf-8") as lines:
-            examples = [json.loads(line) for line in lines if line.strip()]
-    except (OSError, ValueError) as exc:
-        raise DataError(f"CORE file {path} cannot be read: {exc}. Put the benchmark's data there.") from exc
+    """The task's examples, shuffled, the first `max_examples`. Raises DataError naming the file, and the line."""
+    examples = [row.values for row in read_files([folder / task.file])]
     random.Random(_SHUFFLE_SEED).shuffle(examples)
     return examples[:max_examples]
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from nanochat.bench.random_model import random_model
 from nanochat.config import GPTConfig
 from nanochat.engine.backend import BlockStore, Chunk
+from nanochat.errors import DataError
 from nanochat.evals.core import CoreScore, Example, load_examples, passages, score_task
 from nanochat.evals.core_tasks import CORE_TASKS, CoreTask
 from nanochat.evals.likelihood import Passage, Scorer
@@ -186,3 +187,15 @@ def test_examples_are_shuffled_alike_every_time(tmp_path: Path) -> None:
     first = load_examples(KINDS["language_modeling"], tmp_path, 5)
     assert first == load_examples(KINDS["language_modeling"], tmp_path)[:5]
     assert [example["context"] for example in first] != [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("line", ["{", "[1]", '{"context": "\\ud800"}'])
+def test_a_line_that_is_no_example_is_named(tmp_path: Path, line: str) -> None:
+    (tmp_path / "l.jsonl").write_text('{"context": "a", "continuation": "b"}\n\n' + line + "\n")
+    with pytest.raises(DataError, match=r"l\.jsonl, line 3 "):
+        load_examples(KINDS["language_modeling"], tmp_path)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"l\.jsonl cannot be read"):
+        load_examples(KINDS["language_modeling"], tmp_path)
