@@ -1,4 +1,4 @@
-"""The loader alone, on real text: tokens a second beside what a training step of the same run takes, and its waste.
+"""The loader alone, on real text: tokens a second beside what a training step as jobs run it takes, and its waste.
 
 The two take turns, so that what disturbs the machine meets both. The waste stands beside the definition's, which looks
 at every waiting document (tests/unit/data/plain_packing.py).
@@ -44,7 +44,14 @@ class LoadingFigures:
 
 
 def measure_loading(
-    config: GPTConfig, data: Path | None, *, batch_size: int, num_rounds: int, window_s: float, num_rows: int
+    config: GPTConfig,
+    data: Path | None,
+    *,
+    batch_size: int,
+    is_compiled: bool,
+    num_rounds: int,
+    window_s: float,
+    num_rows: int,
 ) -> LoadingFigures:
     """`data` is a dataset's folder; None takes the built-in one. Its tokenizer is trained here, with the config's
     vocabulary. The first `num_rows` rows tell the waste."""
@@ -54,7 +61,8 @@ def measure_loading(
             for _ in range(num_rows // batch_size):
                 next(loader)
             discarded_ratio = loader.counts.discarded_ratio
-            rounds = _rounds(loader, Trainer(config, batch_size), num_rounds, window_s)
+            trainer = Trainer(config, batch_size, is_compiled=is_compiled)
+            rounds = _rounds(loader, trainer, num_rounds, window_s)
         plain_ratio = _plain_ratio(data, tokenizer, config.sequence_len, num_rows // batch_size * batch_size)
     return LoadingFigures(
         dataset=data.name,
@@ -79,7 +87,7 @@ def dataset_folder(data: Path | None) -> Iterator[Path]:
 
 
 def _rounds(loader: Loader, trainer: Trainer, num_rounds: int, window_s: float) -> list[dict[str, float]]:
-    trainer.step()  # touches memory that later ones find ready
+    trainer.step()  # compiles, and touches memory that later ones find ready
     rounds = []
     for _ in range(num_rounds):
         step_s, _ = trainer.step()

@@ -118,6 +118,7 @@ def measure(sizes: Sizes, data: Path | None = None) -> Report:
         replace(full, vocab_size=sizes.loading_vocab_size),
         data,
         batch_size=sizes.batch_size,
+        is_compiled=sizes.is_compiled,
         num_rounds=sizes.num_loading_rounds,
         window_s=sizes.loading_window_s,
         num_rows=sizes.num_packed_rows,
