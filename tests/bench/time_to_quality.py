@@ -1,6 +1,6 @@
 """How long the profile `quick` takes to what the reference recipe reaches in ten minutes: whole jobs, by the clock.
 
-    python -m tests.bench.time_to_quality DATASET [--minutes 10] [--batches 4096,8192,16384] [--ratios 0.42,0.5,0.7]
+    python -m tests.bench.time_to_quality [DATASET] [--minutes 10] [--batches 4096,8192,16384] [--ratios 0.42,0.5,0.7]
 
 Every run is a job of its own and ends with its schedule: its steps come from a pace that a short job finds, which
 leaves compiled code in the cache, too. The reference's best batch sets the validation bits per byte to be reached;
@@ -24,6 +24,7 @@ from nanochat.jobs.profiles import load_profile
 from nanochat.protocol.jobs import JobKind, PretrainConfig, RunSpec, TokenizerConfig
 from nanochat.protocol.progress import Metric, Progress, progress_line
 from nanochat.recipes.job import progress_path, tokenizers_dir
+from tests.bench.loading import dataset_folder
 
 PACE_STEPS = 16
 _SLOW_STEPS = 4  # the first ones compile, and touch memory that later ones find ready
@@ -148,7 +149,7 @@ def _job_id(name: str) -> str:
 def main() -> int:
     """0 where the reference was reached."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", type=Path)
+    parser.add_argument("dataset", type=Path, nargs="?", help="A folder of shards; else the built-in dataset.")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--batches", default="4096,8192,16384")
     parser.add_argument("--ratios", default="0.42,0.5,0.7")
@@ -156,10 +157,10 @@ def main() -> int:
     options = parser.parse_args()
     home = options.home or Path(tempfile.mkdtemp(prefix="time-to-quality-"))
     home.mkdir(parents=True, exist_ok=True)
-    bench = Bench(home, options.dataset.resolve())
     batches = [int(batch) for batch in options.batches.split(",")]
     ratios = [float(ratio) for ratio in options.ratios.split(",")]
-    runs, was_reached = compare(bench, options.minutes * 60, batches, ratios)
+    with dataset_folder(options.dataset) as dataset:
+        runs, was_reached = compare(Bench(home, dataset.resolve()), options.minutes * 60, batches, ratios)
     (home / "time_to_quality.json").write_text(json.dumps([asdict(run) for run in runs], indent=2))
     say(f"written to {home / 'time_to_quality.json'}")
     return 0 if was_reached else 1
