@@ -1,6 +1,6 @@
 """Training through torch.compile, as jobs do it, beside training without: the same losses from the same rows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -40,6 +40,15 @@ def losses(model: GPT) -> list[float]:
     return found
 
 
+@pytest.fixture(autouse=True)
+def fresh_compiler() -> Iterator[None]:
+    """What was compiled before changes what is compiled: a size that has had two values becomes a variable."""
+    torch.compiler.reset()
+    counters.clear()
+    yield
+    torch.compiler.reset()
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # torch warns of what its compiler itself does
 def test_a_compiled_model_trains_as_a_plain_one(random_model: Callable[[GPTConfig], GPT]) -> None:
@@ -50,8 +59,6 @@ def test_a_compiled_model_trains_as_a_plain_one(random_model: Callable[[GPTConfi
     assert CONFIG.windows[0] < CONFIG.sequence_len == CONFIG.windows[1]
     plain = losses(random_model(CONFIG))
     model = random_model(CONFIG)
-    torch._dynamo.reset()  # type: ignore[no-untyped-call]
-    counters.clear()
     compile_model(model, True, CPU)
     with inductor_config.patch(compile_threads=1):  # no processes that outlive the test
         found = losses(model)

@@ -84,6 +84,7 @@ def test_counts_equal_those_worked_out_from_the_config(changed: dict[str, bool])
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's own look at the loss
 @pytest.mark.filterwarnings("ignore:<class 'torch.autograd.function.Function'> should not be")  # and at elementwise.py
 def test_all_but_the_loss_compiles_without_a_graph_break(tokens: torch.Tensor) -> None:
+    torch.compiler.reset()  # sizes that other models had would be variables here
     model = make()
     longer = tokens.repeat(1, 6)  # past one block of windowed attention
     compiled = torch.compile(model, backend="eager", fullgraph=True)
