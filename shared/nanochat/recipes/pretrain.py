@@ -25,7 +25,8 @@ from nanochat.recipes.job import JobContext, Outcome
 from nanochat.recipes.loss_scale import LossScale
 from nanochat.recipes.next_token import NextToken
 from nanochat.recipes.rates import base_rates, saved_rates
-from nanochat.recipes.resume import check_same_model, check_same_tokenizer, checkpoint_to_resume, text_state
+from nanochat.recipes.resume import checkpoint_to_resume, text_state
+from nanochat.recipes.same_run import check_same_model, check_same_tokenizer
 from nanochat.recipes.training_loop import Evaluation, Training, train
 from nanochat.recipes.validation import core_tasks_present, measure_bpb, measure_core, write_samples
 from nanochat.tokenizer.bpe import Tokenizer

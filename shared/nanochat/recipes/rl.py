@@ -27,13 +27,9 @@ from nanochat.recipes.job import JobContext, Outcome
 from nanochat.recipes.loss_scale import LossScale
 from nanochat.recipes.policy_gradient import PolicyGradient
 from nanochat.recipes.rates import base_rates, scaled
-from nanochat.recipes.resume import (
-    check_same_conversations,
-    check_same_model,
-    check_same_tokenizer,
-    checkpoint_to_resume,
-)
+from nanochat.recipes.resume import checkpoint_to_resume
 from nanochat.recipes.rollouts import Questions, RolloutSampler
+from nanochat.recipes.same_run import check_same_conversations, check_same_model, check_same_tokenizer
 from nanochat.recipes.training_loop import Criterion, Evaluation, Training, train
 from nanochat.tasks.base import Split, Task
 from nanochat.tasks.loading import load

@@ -27,13 +27,8 @@ from nanochat.recipes.job import JobContext, Outcome
 from nanochat.recipes.loss_scale import LossScale
 from nanochat.recipes.next_token import NextToken
 from nanochat.recipes.rates import base_rates, saved_rates, scaled
-from nanochat.recipes.resume import (
-    check_same_conversations,
-    check_same_model,
-    check_same_tokenizer,
-    checkpoint_to_resume,
-    conversation_state,
-)
+from nanochat.recipes.resume import checkpoint_to_resume, conversation_state
+from nanochat.recipes.same_run import check_same_conversations, check_same_model, check_same_tokenizer
 from nanochat.recipes.training_loop import Evaluation, Training, train
 from nanochat.recipes.validation import chat_task_names, chat_tasks, measure_bpb, measure_chat
 from nanochat.tokenizer.bpe import Tokenizer

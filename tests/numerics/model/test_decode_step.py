@@ -13,11 +13,11 @@ from nanochat.engine.decode_graphs import DecodeGraphs, record_on_cuda
 from nanochat.model import decode_step
 from nanochat.model.gpt import GPT
 from nanochat.model.kv_cache import KVCache
+from tests.gpus import NEEDS_GPU
 
 CONFIG = GPTConfig(sequence_len=200, vocab_size=70, n_layer=3, n_head=4, n_kv_head=2, n_embd=32, window_pattern="SL")
 TOLERANCE = {"rtol": 0.0, "atol": 2e-5}
 ON_GPU = {"rtol": 0.0, "atol": 1e-3}  # float32 too, but other exponentials and sums in another order
-NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, and there is none")
 
 OLDER = CONFIG.to_dict() | {"smear": False, "backout": False, "value_embeddings": False, "qk_scale": 1.0}
 

@@ -15,13 +15,13 @@ from nanochat.collectives import ALONE, Peers
 from nanochat.model.names import named_tensors
 from nanochat.optim.groups import param_groups
 from nanochat.optim.optimizer import MuonAdamW
+from tests.gpus import NEEDS_GPUS
 
 from .train_in_ranks import NUM_STEPS, run
 
 # Of how far a group's weights have moved in 20 steps. Ranks add up gradients in another order, which AdamW makes
 # most of where a gradient is almost nothing: an embedding's rows differ by 1e-3 of it, matrices by 1e-5.
 TOLERANCE = 1e-2
-NEEDS_GPUS = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA GPUs, and there are fewer")
 
 
 @dataclass(frozen=True)

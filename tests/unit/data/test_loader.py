@@ -25,6 +25,7 @@ from nanochat.data.loader import (
 from nanochat.data.shards import Shards, Split
 from nanochat.errors import DataError
 from nanochat.tokenizer.bpe import Tokenizer
+from tests.gpus import NEEDS_GPU
 
 WriteShards = Callable[..., Path]
 BOS = 256
@@ -305,7 +306,7 @@ def test_batches_for_cuda_are_pinned_in_the_thread_and_copied_without_waiting(
     assert waits == [False, False, True, True]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, and there is none")
+@NEEDS_GPU
 def test_rows_come_to_cuda_as_they_are_though_many_are_on_their_way(folder: Path, tokenizer: Tokenizer) -> None:
     """None is waited for, and the pinned memory of those that are let go is used again."""
     device = torch.device("cuda", torch.cuda.device_count() - 1)

@@ -18,6 +18,7 @@ from nanochat.model.attention import (
     visible_keys,
 )
 from nanochat.native import training as native
+from tests.gpus import NEEDS_GPU
 
 SCALE = 0.3
 CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda", 0), torch.device("mps")
@@ -99,7 +100,7 @@ def test_flex_attention_sees_the_same(length: int, window: int, kv_heads: int) -
     torch.testing.assert_close(found, written_out(q, k, v, window), rtol=0, atol=1e-5)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, and there is none")
+@NEEDS_GPU
 @pytest.mark.filterwarnings("ignore")  # torch warns of what its compiler itself does
 @pytest.mark.parametrize("backend", ["flash2", "flash3", "flash4", "sdpa", "flex"])
 @pytest.mark.parametrize(("kv_heads", "window"), [(4, 128), (2, 128), (4, 512), (2, 512)])

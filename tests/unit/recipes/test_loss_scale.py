@@ -11,6 +11,7 @@ from nanochat.recipes import loss_scale
 from nanochat.recipes.loss_scale import LossScale
 from nanochat.recipes.next_token import accumulate
 from nanochat.recipes.training_loop import Training, train
+from tests.gpus import NEEDS_GPU
 
 from .tiny_training import Batches, weights
 
@@ -47,9 +48,7 @@ def test_float16_alone_has_one() -> None:
 
 DEVICES = [
     "cpu",
-    pytest.param(
-        "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, and there is none")
-    ),
+    pytest.param("cuda", marks=NEEDS_GPU),
 ]
 
 

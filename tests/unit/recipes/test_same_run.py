@@ -13,7 +13,7 @@ from nanochat.config import GPTConfig
 from nanochat.errors import Conflict, DataError
 from nanochat.protocol.jobs import MixtureItem
 from nanochat.recipes.conversations import build_mixture
-from nanochat.recipes.resume import check_same_conversations, check_same_tokenizer
+from nanochat.recipes.same_run import check_same_conversations, check_same_tokenizer
 from nanochat.tokenizer.bpe import Tokenizer
 
 
