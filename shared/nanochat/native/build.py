@@ -4,6 +4,7 @@
 architecture, as images need that have no compiler and do not know where they will run.
 """
 
+import ctypes
 import hashlib
 import platform
 import shutil
@@ -55,8 +56,14 @@ class Variant:
 
 _AVX2 = frozenset({"avx2", "fma", "bmi2", "f16c"})
 _AVX512 = _AVX2 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+_AMX = frozenset({"amx_tile", "amx_int8"})
 # The best first.
 X86_VARIANTS = (
+    Variant(
+        "amx",
+        ("-march=x86-64-v4", "-mavx512vnni", "-mamx-tile", "-mamx-int8"),
+        _AVX512 | {"avx512_vnni", *_AMX},
+    ),
     Variant("avx512vnni", ("-march=x86-64-v4", "-mavx512vnni"), _AVX512 | {"avx512_vnni"}),
     Variant("avx512", ("-march=x86-64-v4",), _AVX512),
     Variant("avx2", ("-march=x86-64-v3",), _AVX2),
@@ -74,6 +81,8 @@ def variants(kernels: Kernels = STEP) -> tuple[Variant, ...]:
 def usable_variants(kernels: Kernels = STEP) -> list[Variant]:
     """Those that this machine's processor can run."""
     flags = _processor_flags()
+    if flags >= _AMX and not _may_use_tiles():
+        flags -= _AMX
     return [variant for variant in variants(kernels) if variant.needs <= flags]
 
 
@@ -146,6 +155,15 @@ def _processor_flags() -> frozenset[str]:
         return frozenset()
     found = next((line for line in lines if line.startswith("flags")), "")
     return frozenset(found.partition(":")[2].split())
+
+
+@cache
+def _may_use_tiles() -> bool:
+    """Linux lets a process use AMX's tiles once it has asked, for all of its threads: their state is large, and signals
+    must have room for it (docs.kernel.org/arch/x86/xstate.html)."""
+    arch_prctl, request_permission, tile_data = 158, 0x1023, 18
+    status: int = ctypes.CDLL(None).syscall(arch_prctl, request_permission, tile_data)
+    return status == 0
 
 
 def main(arguments: list[str]) -> int:

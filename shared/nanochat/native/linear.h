@@ -9,6 +9,7 @@
 
 #include <algorithm>
 
+#include "amx.h"
 #include "memory.h"
 #include "simd.h"
 
@@ -22,6 +23,13 @@ namespace nanochat {
 constexpr int kRows = 8, kPanels = 3;
 #else
 constexpr int kRows = 6, kPanels = 1;
+#endif
+
+// What int8 takes at once, in rows and k.
+#if defined(__AMX_INT8__)
+constexpr int kInt8Rows = 2 * kTileRows, kInt8Depth = kTileDepth;
+#else
+constexpr int kInt8Rows = kRows, kInt8Depth = 4;
 #endif
 
 // Rows of activations that one task takes: enough to make up for reading its panels.
@@ -197,8 +205,8 @@ struct Activations {
   size_t bytes_ld;  // of bytes
 };
 
-// One row to bytes: 128 is zero, the largest magnitude 127 away. K beyond the row is filled with 128, for weights of zero.
-inline float quantize_row(const float* x, int K, int padded, uint8_t* bytes) {
+// One row to bytes: 128 is zero, the largest magnitude 127 away. Up to a multiple of kInt8Depth follow zeros, as weights have.
+inline float quantize_row(const float* x, int K, uint8_t* bytes) {
   f32x16 most{};
   int k = 0;
   for (; k + kLanes <= K; k += kLanes) {
@@ -226,7 +234,7 @@ inline float quantize_row(const float* x, int K, int padded, uint8_t* bytes) {
     std::memcpy(&bits, &shifted, 4);
     bytes[k] = static_cast<uint8_t>(bits);
   }
-  for (; k < padded; ++k) bytes[k] = 128;
+  for (; k < round_up(K, kInt8Depth); ++k) bytes[k] = 128;
   return scale;
 }
 
@@ -235,7 +243,7 @@ class Linear {
   Linear() = default;
 
   // Of zeros, in the arena.
-  Linear(int N, int K, bool is_int8, Arena& arena) : N_(N), K_(K), padded_K_(round_up(K, 4)), is_int8_(is_int8) {
+  Linear(int N, int K, bool is_int8, Arena& arena) : N_(N), K_(K), padded_K_(round_up(K, kInt8Depth)), is_int8_(is_int8) {
     num_panels_ = round_up(N, kLanes) / kLanes;
     if (is_int8) {
       int8_ = arena.take<int8_t>(bytes());
@@ -276,9 +284,14 @@ class Linear {
     const int first_panel = task / row_blocks(M) * kPanels;
     const int first_row = task % row_blocks(M) * kTaskRows, last_row = std::min(M, first_row + kTaskRows);
     const int panels = std::min(kPanels, num_panels_ - first_panel);
-    const int tiles = (last_row - first_row + kRows - 1) / kRows;
+    const int tile_rows = is_int8_ ? kInt8Rows : kRows, tiles = (last_row - first_row + tile_rows - 1) / tile_rows;
     const auto compute = [&](int row, auto fetch) {
-      dispatch<kRows, kPanels>(std::min(kRows, last_row - row), panels, row, first_panel, x, fetch, y, finish);
+      const int rows = std::min(tile_rows, last_row - row);
+#if defined(__AMX_INT8__)
+      // Few rows wait for weights, and those come faster to vectors.
+      if (is_int8_ && last_row - first_row > kRows) return amx_tile<kPanels>(rows, panels, row, first_panel, x, fetch, y, finish);
+#endif
+      dispatch<kRows, kPanels>(rows, panels, row, first_panel, x, fetch, y, finish);
     };
     if (!soon.begin) soon = {panel(first_panel), 0, panel_bytes()};  // asking for what is there costs nothing
     const FetchAhead ahead(panel(first_panel), panel_bytes(), soon);
@@ -291,7 +304,7 @@ class Linear {
     first_asks ? compute(first_row, FetchBoth{ahead, later}) : compute(first_row, ahead);
     for (int tile = 1; tile < tiles; ++tile) {
       if (tile > 1 || first_asks) later.at += num_lines() * later.step;
-      compute(first_row + tile * kRows, later);
+      compute(first_row + tile * tile_rows, later);
     }
   }
 
@@ -331,12 +344,37 @@ class Linear {
     multiply_tile<R, P>(x.bytes + row * x.bytes_ld, x.bytes_ld, reinterpret_cast<const int8_t*>(panel(first_panel)),
                         panel_bytes(), padded_K_, sums, fetch);
     for (int r = 0; r < R; ++r)
+      for (int j = 0; j < P; ++j) finish_int8(row + r, first_panel + j, sums[r][j], x, y, finish);
+  }
+
+#if defined(__AMX_INT8__)
+  // Whole tiles of rows are read; what is beyond `rows` lies in the buffer and comes to nothing.
+  template <int P, typename F, typename Finish>
+  void amx_tile(int rows, int panels, int row, int first_panel, const Activations& x, F fetch, Outputs y,
+                const Finish& finish) const {
+    if constexpr (P > 1) {
+      if (panels < P) return amx_tile<P - 1>(rows, panels, row, first_panel, x, fetch, y, finish);
+    }
+    alignas(kLine) int32_t sums[2][P][kTileRows][kLanes];
+    for (int r = 0; r < rows; ++r)
+      for (int j = 0; j < P; ++j) __builtin_prefetch(y.at(row + r, (first_panel + j) * kLanes), 1, 3);
+    const uint8_t* a = x.bytes + row * x.bytes_ld;
+    const int8_t* b = reinterpret_cast<const int8_t*>(panel(first_panel));
+    rows > kTileRows ? multiply_tiles<2, P>(a, x.bytes_ld, b, panel_bytes(), padded_K_, sums, fetch)
+                     : multiply_tiles<1, P>(a, x.bytes_ld, b, panel_bytes(), padded_K_, sums, fetch);
+    for (int r = 0; r < rows; ++r)
       for (int j = 0; j < P; ++j) {
-        const int n = (first_panel + j) * kLanes;
-        const i32x16 offset = *reinterpret_cast<const i32x16*>(offsets_ + n);
-        const f32x16 exact = __builtin_convertvector(sums[r][j] - offset, f32x16);
-        finish(y.at(row + r, n), n, exact * (load(scales_ + n) * x.scales[row + r]));
+        const int32_t* found = sums[r / kTileRows][j][r % kTileRows];
+        finish_int8(row + r, first_panel + j, *reinterpret_cast<const i32x16*>(found), x, y, finish);
       }
+  }
+#endif
+
+  template <typename Finish>
+  void finish_int8(int row, int panel, i32x16 sums, const Activations& x, Outputs y, const Finish& finish) const {
+    const int n = panel * kLanes;
+    const f32x16 exact = __builtin_convertvector(sums - *reinterpret_cast<const i32x16*>(offsets_ + n), f32x16);
+    finish(y.at(row, n), n, exact * (load(scales_ + n) * x.scales[row]));
   }
 
   static int row_blocks(int M) { return (M + kTaskRows - 1) / kTaskRows; }

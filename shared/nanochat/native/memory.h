@@ -16,6 +16,10 @@ namespace nanochat {
 constexpr size_t kHugePage = size_t{2} << 20;
 constexpr size_t kLine = 64;  // of a cache
 
+// From one row of `bytes` to the next: an odd number of lines, since lines that are a power of two apart, or half of one
+// and so on, would all fall into a few sets of the cache and drive each other out.
+constexpr size_t stride_bytes(size_t bytes) { return ((bytes + kLine - 1) / kLine | 1) * kLine; }
+
 template <typename T>
 class Buffer {
  public:

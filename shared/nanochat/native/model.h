@@ -42,7 +42,7 @@ constexpr int kTokenRows = 4;
 class Rows {
  public:
   Rows() = default;
-  Rows(int M, int width) : ld_(round_up(width, kLanes)), data_(static_cast<size_t>(M) * ld_) {}
+  Rows(int M, int width) : ld_(stride_bytes(width * sizeof(float)) / sizeof(float)), data_(static_cast<size_t>(M) * ld_) {}
   float* operator[](int row) const { return data_.get() + static_cast<size_t>(row) * ld_; }
   size_t ld() const { return ld_; }
 
@@ -138,7 +138,7 @@ class Model {
       x_ = Rows(room, C), x0_ = Rows(room, C), middle_ = Rows(room, C), h_ = Rows(room, C), y_ = Rows(room, C);
       qkv_ = Rows(room, layers[0].qkv.padded_N());
       wide_ = Rows(room, 4 * C);
-      bytes_ld_ = round_up(4 * C, 64);
+      bytes_ld_ = stride_bytes(4 * C);
       bytes_ = Buffer<uint8_t>(static_cast<size_t>(room) * bytes_ld_);
       scales_.assign(room, 0.0f);
       token_row_.assign(room, 0);
@@ -146,7 +146,7 @@ class Model {
     }
     if (num_wanted > wanted_room_) {
       last_ = Rows(num_wanted, C);
-      last_bytes_ = Buffer<uint8_t>(static_cast<size_t>(num_wanted) * round_up(C, 64));
+      last_bytes_ = Buffer<uint8_t>(round_up(num_wanted, kInt8Rows) * stride_bytes(C));
       last_scales_.assign(num_wanted, 0.0f);
       wanted_room_ = num_wanted;
     }
@@ -171,6 +171,7 @@ class Model {
     const auto put = [](float* at, int, f32x16 v) { store(at, v); };
     const auto add = [](float* at, int, f32x16 v) { store(at, load(at) + v); };
     float* scratch = scratch_.get() + scratch_size_ * member.thread;
+    const TileRegisters tiles;
     each_token(member, [&](int t) { embed(t, token_ids[t], previous_ids[t]); });
     for (int i = 0; i < config.n_layer; ++i) {
       const Layer& layer = layers[i];
@@ -194,7 +195,7 @@ class Model {
 
   void finish(Team::Member& member, const std::vector<int>& wanted, float* logits) {
     const int C = config.n_embd, V = config.vocab_size, count = static_cast<int>(wanted.size());
-    const int ld = round_up(C, 64);
+    const size_t ld = stride_bytes(C);
     member.share(count, [&](int n) {
       const float* x = x_[wanted[n]];
       // The last block's output where that is the middle one.
@@ -202,9 +203,9 @@ class Model {
       float* out = last_[n];
       for (int c = 0; c < C; c += kLanes) store(out + c, load(x + c) - backout_lambda * load(middle + c));
       scale_row(out, out, C, rms_scale(out, C, C));
-      if (head.is_int8()) last_scales_[n] = quantize_row(out, C, round_up(C, 4), last_bytes_.get() + static_cast<size_t>(n) * ld);
+      if (head.is_int8()) last_scales_[n] = quantize_row(out, C, last_bytes_.get() + n * ld);
     });
-    const Activations last{last_[0], last_bytes_.get(), last_scales_.data(), last_.ld(), static_cast<size_t>(ld)};
+    const Activations last{last_[0], last_bytes_.get(), last_scales_.data(), last_.ld(), ld};
     const float cap = config.softcap;
     multiply(member, head, nullptr, last, count, {logits, static_cast<size_t>(V)}, [&](float* at, int n, f32x16 v) {
       const f32x16 capped = cap * tanh(v / cap);
@@ -242,7 +243,7 @@ class Model {
   void normalize(const float* x, float* h, bool is_int8, int t) {
     const int C = config.n_embd;
     scale_row(x, h, C, rms_scale(x, C, C));
-    if (is_int8) scales_[t] = quantize_row(h, C, round_up(C, 4), bytes_.get() + t * bytes_ld_);
+    if (is_int8) scales_[t] = quantize_row(h, C, bytes_.get() + t * bytes_ld_);
   }
 
   template <typename T>
@@ -351,7 +352,7 @@ class Model {
   void quantize(Team::Member& member, const Linear& linear, const Rows& x) {
     if (!linear.is_int8()) return;
     const int K = linear.K();
-    each_token(member, [&](int t) { scales_[t] = quantize_row(x[t], K, round_up(K, 4), bytes_.get() + t * bytes_ld_); });
+    each_token(member, [&](int t) { scales_[t] = quantize_row(x[t], K, bytes_.get() + t * bytes_ld_); });
   }
 
   // `later`: the weight that is read next, after other phases.

@@ -54,7 +54,7 @@ def test_what_one_library_fails_at_leaves_the_other(
     """As with a compiler that has no OpenMP."""
     monkeypatch.setattr(build, "PREBUILT", tmp_path / "ahead")
     monkeypatch.setattr(build.platform, "machine", lambda: "x86_64")
-    monkeypatch.setattr(build, "_processor_flags", lambda: build.X86_VARIANTS[0].needs)
+    monkeypatch.setattr(build, "_processor_flags", lambda: build.X86_VARIANTS[1].needs)
     compile_variant = build.compile_variant
 
     def fail_for_training(variant: Variant, folder: Path, kernels: Kernels = STEP) -> Path:
@@ -99,6 +99,14 @@ def test_a_processor_that_the_kernels_are_not_made_for_has_none(
     with pytest.raises(Unavailable, match="kernels for training are made for, avx512"):
         find_or_compile(tmp_path, TRAINING)
     assert "-avx2-" in find_or_compile(tmp_path).name
+
+
+def test_tiles_are_used_only_where_the_system_lets_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(build, "_processor_flags", lambda: build.X86_VARIANTS[0].needs)
+    for may_use_tiles, best in ((True, "amx"), (False, "avx512vnni")):
+        monkeypatch.setattr(build, "_may_use_tiles", lambda answer=may_use_tiles: answer)
+        assert usable_variants()[0].name == best
 
 
 def test_every_processor_has_a_variant() -> None:
