@@ -4,7 +4,8 @@
 // sixteen channels. A query sees itself and `window` positions to its left; what it does not see has weight zero, and
 // sums run over positions in order, so that neither its neighbours nor the size of a step changes its result.
 //
-// Decoding is bound by reading keys and values: while keys are read, their values and the next keys are asked for.
+// Decoding is bound by reading keys and values: while keys are read, their values are asked for, and while those are read,
+// the keys of the thread's next task. So memory has as much to do in either half.
 #pragma once
 
 #include <limits>
@@ -25,12 +26,25 @@ struct AttentionTask {
   int first_query;  // of count * group queries: token by token, the group's heads side by side
 };
 
-// What is asked for where a line of keys is read: places so far from it.
+// The keys that a thread reads next: so many blocks from `first` on.
+struct NextKeys {
+  int slot = 0, head = 0, first = 0, count = 0;
+};
+
+// What is asked for where a line is read: the place so far from it.
 struct FetchBeside {
-  ptrdiff_t values, next;
+  ptrdiff_t distance;
   NANOCHAT_INLINE void operator()(int, const void* line) {
-    __builtin_prefetch(static_cast<const char*>(line) + values, 0, 2);
-    __builtin_prefetch(static_cast<const char*>(line) + next, 0, 2);
+    __builtin_prefetch(static_cast<const char*>(line) + distance, 0, 2);
+  }
+};
+// Or one line of a block after the other.
+struct FetchBlock {
+  const char *at = nullptr, *end = nullptr;
+  NANOCHAT_INLINE void operator()(int, const void*) {
+    if (at >= end) return;
+    __builtin_prefetch(at, 0, 2);
+    at += kLine;
   }
 };
 
@@ -45,14 +59,16 @@ class Attention {
     return static_cast<size_t>(kRows) * (head_dim + round_up(max_len, kBlock) + 2 * kBlock);
   }
 
-  // Where the keys begin that a task reads.
-  const T* first_keys(const StepRow& row, const AttentionTask& task) const {
-    return cache_.template keys<T>(row.slot, first_block(row.start + task.first_query / group_), task.head);
+  // Those that a task reads.
+  NextKeys keys_of(const StepRow& row, const AttentionTask& task) const {
+    const int queries = std::min(kRows, row.count * group_ - task.first_query);
+    const int first = first_block(row.start + task.first_query / group_);
+    const int last = (row.start + (task.first_query + queries - 1) / group_) / kBlock;
+    return {row.slot, task.head, first, last - first + 1};
   }
 
-  // q: (tokens, ld), scaled; y: (tokens, ld_y). Heads lie side by side, head_dim each. soon: the first keys that the
-  // thread reads next.
-  void run(const StepRow& row, const AttentionTask& task, const T* soon, const float* q, size_t ld, float* y, size_t ld_y,
+  // q: (tokens, ld), scaled; y: (tokens, ld_y). Heads lie side by side, head_dim each.
+  void run(const StepRow& row, const AttentionTask& task, const NextKeys& soon, const float* q, size_t ld, float* y, size_t ld_y,
            float* scratch) const {
     const int queries = std::min(kRows, row.count * group_ - task.first_query);
     dispatch<kRows>(queries, row, task, soon, q, ld, y, ld_y, scratch);
@@ -60,7 +76,7 @@ class Attention {
 
  private:
   template <int R>
-  void dispatch(int queries, const StepRow& row, const AttentionTask& task, const T* soon, const float* q, size_t ld,
+  void dispatch(int queries, const StepRow& row, const AttentionTask& task, const NextKeys& soon, const float* q, size_t ld,
                 float* y, size_t ld_y, float* scratch) const {
     if constexpr (R > 1) {
       if (queries < R) return dispatch<R - 1>(queries, row, task, soon, q, ld, y, ld_y, scratch);
@@ -69,7 +85,7 @@ class Attention {
   }
 
   template <int R>
-  void tile(const StepRow& row, const AttentionTask& task, const T* soon, const float* q, size_t ld, float* y, size_t ld_y,
+  void tile(const StepRow& row, const AttentionTask& task, const NextKeys& soon, const float* q, size_t ld, float* y, size_t ld_y,
             float* scratch) const {
     const int D = cache_.head_dim, head = task.head, first_query = task.first_query;
     float* queries = scratch;                         // (R, D)
@@ -82,14 +98,14 @@ class Attention {
       const float* from = q + (row.first + (first_query + r) / group_) * ld + column(head, first_query + r);
       std::copy(from, from + D, queries + static_cast<size_t>(r) * D);
     }
-    score<R>(row.slot, head, first, last, soon, queries, weights, keys);
+    score<R>(row.slot, head, first, last, queries, weights, keys);
     float inverse[R];
     for (int r = 0; r < R; ++r) {
       const int position = row.start + (first_query + r) / group_ - first * kBlock;
       inverse[r] = softmax(weights + static_cast<size_t>(r) * keys, keys, position - window_, position);
     }
     for (int d = 0; d < cache_.padded_dim; d += kPanels * kLanes)
-      sum_values<R, kPanels>(row.slot, head, d, first, last, weights, keys,
+      sum_values<R, kPanels>(row.slot, head, d, first, last, weights, keys, d == 0 ? soon : NextKeys{},
                              [&](int r, int channel, f32x16 total) {
         float* out = y + (row.first + (first_query + r) / group_) * ld_y + column(head, first_query + r) + channel;
         total = total * inverse[r];
@@ -104,15 +120,12 @@ class Attention {
   }
 
   template <int R>
-  void score(int slot, int head, int first_block, int last_block, const T* soon, const float* queries, float* scores,
-             int keys) const {
+  void score(int slot, int head, int first_block, int last_block, const float* queries, float* scores, int keys) const {
     for (int block = first_block, n; block <= last_block; block += n) {
       // kPanels at a time, where so many lie one after the other.
       n = std::min(cache_.num_blocks - block % cache_.num_blocks, last_block - block + 1) >= kPanels ? kPanels : 1;
       const T* panel = cache_.template keys<T>(slot, block, head);
-      const T* next = block + n <= last_block ? cache_.template keys<T>(slot, block + n, head) : soon;
-      const auto bytes = static_cast<ptrdiff_t>(sizeof(T));
-      const FetchBeside fetch{static_cast<ptrdiff_t>(cache_.key_size()) * bytes, next ? (next - panel) * bytes : 0};
+      const FetchBeside fetch{static_cast<ptrdiff_t>(cache_.key_size() * sizeof(T))};
       float* out = scores + static_cast<size_t>(block - first_block) * kBlock;
       n == kPanels ? score_blocks<R, kPanels>(panel, queries, out, keys, fetch)
                    : score_blocks<R, 1>(panel, queries, out, keys, fetch);
@@ -152,15 +165,22 @@ class Attention {
 
   template <int R, int P, typename Finish>
   void sum_values(int slot, int head, int channel, int first_block, int last_block, const float* weights, int keys,
-                  const Finish& finish) const {
+                  const NextKeys& soon, const Finish& finish) const {
     if constexpr (P > 1) {
       if (channel + P * kLanes > cache_.padded_dim)
-        return sum_values<R, P - 1>(slot, head, channel, first_block, last_block, weights, keys, finish);
+        return sum_values<R, P - 1>(slot, head, channel, first_block, last_block, weights, keys, soon, finish);
     }
     f32x16 sums[R][P] = {};
-    for (int block = first_block; block <= last_block; ++block)
-      multiply_tile<R, P>(weights + static_cast<size_t>(block - first_block) * kBlock, keys,
-                          cache_.template values<T>(slot, block, head) + channel, kLanes, cache_.padded_dim, kBlock, sums);
+    for (int block = first_block; block <= last_block; ++block) {
+      const int i = block - first_block;
+      FetchBlock fetch;
+      if (i < soon.count) {
+        fetch.at = reinterpret_cast<const char*>(cache_.template keys<T>(soon.slot, soon.first + i, soon.head));
+        fetch.end = fetch.at + cache_.key_size() * sizeof(T);
+      }
+      multiply_tile<R, P>(weights + static_cast<size_t>(i) * kBlock, keys,
+                          cache_.template values<T>(slot, block, head) + channel, kLanes, cache_.padded_dim, kBlock, sums, fetch);
+    }
     for (int r = 0; r < R; ++r)
       for (int j = 0; j < P; ++j) finish(r, channel + j * kLanes, sums[r][j]);
   }

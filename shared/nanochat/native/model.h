@@ -257,7 +257,7 @@ class Model {
         for (int t = row.first; t < row.first + row.count; ++t) remember<T>(cache, row, t, task.head);
       }
       const AttentionTask* next = own.contains(n) && own.contains(n + 1) ? &tasks_[n + 1] : nullptr;
-      const T* soon = next ? attention.first_keys(rows[next->row], *next) : nullptr;
+      const NextKeys soon = next ? attention.keys_of(rows[next->row], *next) : NextKeys{};
       attention.run(row, task, soon, qkv_[0], qkv_.ld(), y_[0], y_.ld(), scratch);
     });
   }
