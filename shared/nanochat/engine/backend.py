@@ -40,9 +40,11 @@ class BlockStore(Protocol):
 
 class Backend(Protocol):
     """Slots hold a sequence each, of max_len tokens at most; max_chunk are the most tokens of a slot in one step.
+    step_tokens, of all slots, are enough for a step where nobody waits for the next token: more make none faster.
 
     A slot may go back: a chunk that starts before the end of what its slot holds replaces the rest. It starts at 0, or
-    at most max_chunk tokens before that end.
+    at most max_chunk tokens before the farthest end since the slot last began at 0 or was restored: layers with a
+    window no longer hold what those before that see.
 
     `weights` says in which form the matrices are; num_torch_threads how many threads torch should have for what is done
     with the logits, None being as many as it has. One thread at a time.
@@ -51,6 +53,7 @@ class Backend(Protocol):
     num_slots: int
     max_len: int
     max_chunk: int
+    step_tokens: int
     weights: str
     num_torch_threads: int | None
 

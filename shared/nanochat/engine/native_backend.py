@@ -20,6 +20,7 @@ class NativeBackend:
     """Packs the model's weights, and anew when they have changed: a model in training can be sampled from."""
 
     max_chunk = MAX_CHUNK
+    step_tokens = 4 * MAX_CHUNK
     # The kernels have threads of their own, and torch's would fight with them for the cores over a little sampling.
     num_torch_threads: int | None = 1
 

@@ -20,6 +20,7 @@ MAX_PREFILL_TOKENS = 4096
 
 class TorchBackend:
     max_chunk = MAX_PREFILL_TOKENS
+    step_tokens = MAX_PREFILL_TOKENS
     num_torch_threads: int | None = None
 
     def __init__(self, model: GPT, *, num_slots: int, max_len: int, record: Record | None = None) -> None:

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from nanochat.engine.backend import Backend, Chunk, make_backend
-from nanochat.engine.step import DEFAULT_BUDGET
 from nanochat.model.gpt import GPT
 from nanochat.sizes import LOGITS_AT_ONCE
 
@@ -50,7 +49,6 @@ class Scorer:
         self._backend = backend
         self.max_len = backend.max_len
         self._num_judged = max(1, LOGITS_AT_ONCE // vocab_size)  # of a step
-        self._num_tokens = max(DEFAULT_BUDGET, backend.max_chunk)  # of a step
 
     @classmethod
     def of(cls, model: GPT, max_len: int | None = None) -> Self:
@@ -94,7 +92,7 @@ class Scorer:
     def _run(self, parts: Sequence["_Part"]) -> None:
         """Compute parts in distinct slots, in as many steps as it takes."""
         while waiting := [part for part in parts if part.token_ids]:
-            room, judged_room = self._num_tokens, self._num_judged
+            room, judged_room = self._backend.step_tokens, self._num_judged
             taken: list[tuple[_Part, Chunk, int]] = []
             for part in waiting:
                 if room and judged_room:

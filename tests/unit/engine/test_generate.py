@@ -201,7 +201,7 @@ def test_prompts_that_are_scored_hold_up_nobody(
 class Scripted:
     """A backend that answers with given tokens, by their place behind the prompt; what a tool forces has one too."""
 
-    num_slots, max_len, max_chunk, weights, num_torch_threads = 1, 256, 256, "none", None
+    num_slots, max_len, max_chunk, step_tokens, weights, num_torch_threads = 1, 256, 256, 1024, "none", None
 
     def __init__(self, prompt: list[int], script: list[int]) -> None:
         self.seen: list[int] = []

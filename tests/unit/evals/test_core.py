@@ -39,7 +39,7 @@ EXAMPLES: dict[str, list[Example]] = {
 class Lookup:
     """Knows what comes after each beginning of some texts, and elsewhere that token 0 does."""
 
-    num_slots, max_len, max_chunk, weights, num_torch_threads = 4, 4096, 64, "none", None
+    num_slots, max_len, max_chunk, step_tokens, weights, num_torch_threads = 4, 4096, 64, 1024, "none", None
 
     def __init__(self, known: Sequence[Passage], vocab_size: int) -> None:
         self._vocab_size = vocab_size
