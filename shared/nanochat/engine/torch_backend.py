@@ -16,15 +16,20 @@ from nanochat.model.kv_cache import KVCache
 
 # Padded tokens in one forward of prompts: bounds the memory that activations take.
 MAX_PREFILL_TOKENS = 4096
+# Tokens of a slot in one step. A layer with a window keeps as many beside it: half of a context of 2048, as the usual
+# window is a quarter of it.
+MAX_CHUNK = 512
 
 
 class TorchBackend:
-    max_chunk = MAX_PREFILL_TOKENS
+    max_chunk = MAX_CHUNK
     step_tokens = MAX_PREFILL_TOKENS
     num_torch_threads: int | None = None
 
     def __init__(self, model: GPT, *, num_slots: int, max_len: int, record: Record | None = None) -> None:
         """`record` stands in for CUDA's graphs on other devices."""
+        # Rings are whole blocks and longer than a chunk: they hold all of a block that ends in the newest chunk, too.
+        assert self.max_chunk % BLOCK_TOKENS == 0, "chunks of whole blocks"
         self.num_slots, self.max_len = num_slots, max_len
         dtype = torch.float8_e4m3fn if uses_float8_weights(model) else model.compute_dtype
         self.weights = str(dtype).removeprefix("torch.")
@@ -32,7 +37,15 @@ class TorchBackend:
         uses_graphs = model.device.type == "cuda" or record is not None
         # One slot more for the graphs' filling rows.
         num_rows = num_slots + 1 if uses_graphs else num_slots
-        self._cache = KVCache(model.config, num_rows, max_len, model.device, model.compute_dtype)
+        self._cache = KVCache(
+            model.config,
+            num_rows,
+            max_len,
+            model.device,
+            model.compute_dtype,
+            max_chunk=self.max_chunk,
+            block_tokens=BLOCK_TOKENS,
+        )
         self._graphs = DecodeGraphs(model, self._cache, record or record_on_cuda) if uses_graphs else None
         # Slots whose newest embedding is not that of their last token: they went back, or were restored without it.
         self._stale: set[int] = set()
@@ -67,8 +80,7 @@ class TorchBackend:
         self._cache.copy_slot(source, target)
 
     def block_bytes(self) -> int:
-        keys = self._cache.keys
-        return 2 * keys[:, 0, 0].numel() * BLOCK_TOKENS * keys.element_size()
+        return sum(room[:, :, 0, 0].nbytes for room in self._cache.rooms) * BLOCK_TOKENS
 
     def new_block_store(self, num_blocks: int) -> BlockStore:
         return _Store(self._cache, num_blocks, self._stale)
@@ -107,25 +119,29 @@ class TorchBackend:
 
 
 class _Store:
+    """A block is what all layers hold of its positions; in a ring it takes the place of one long before it."""
+
     def __init__(self, cache: KVCache, num_blocks: int, stale: set[int]) -> None:
         self._cache, self._stale = cache, stale
-        L, _, _, Hk, D = cache.keys.shape
-        shape = (num_blocks, L, BLOCK_TOKENS, Hk, D)
-        self._keys = torch.empty(shape, device=cache.keys.device, dtype=cache.keys.dtype)
-        self._values = torch.empty_like(self._keys)
+        self._saved = [
+            room.new_empty((num_blocks, 2, room.size(1), BLOCK_TOKENS, *room.shape[4:])) for room in cache.rooms
+        ]
 
     @torch.inference_mode()
     def save(self, slot: int, block: int, index: int) -> None:
-        span = slice(block * BLOCK_TOKENS, (block + 1) * BLOCK_TOKENS)
-        self._keys[index] = self._cache.keys[:, slot, span]
-        self._values[index] = self._cache.values[:, slot, span]
+        for room, saved in zip(self._cache.rooms, self._saved, strict=True):
+            saved[index] = room[:, :, slot, _places(room, block)]
 
     @torch.inference_mode()
     def restore(self, slot: int, block: int, index: int) -> None:
-        span = slice(block * BLOCK_TOKENS, (block + 1) * BLOCK_TOKENS)
-        self._cache.keys[:, slot, span] = self._keys[index]
-        self._cache.values[:, slot, span] = self._values[index]
+        for room, saved in zip(self._cache.rooms, self._saved, strict=True):
+            room[:, :, slot, _places(room, block)] = saved[index]
         self._stale.add(slot)
+
+
+def _places(room: Tensor, block: int) -> slice:
+    first = block * BLOCK_TOKENS % room.size(3)
+    return slice(first, first + BLOCK_TOKENS)
 
 
 def _groups(chunks: Sequence[Chunk]) -> list[list[int]]:

@@ -1,14 +1,15 @@
 """One step of cached decoding over rows of different lengths: where each row's new tokens go, and what they may see.
 
 Made anew for every call of GPT.forward_cached, and shared by all its layers. Everything about lengths is worked out on
-the CPU, then sent to the device at once; no loop runs over rows.
+the CPU, then sent to the device at once; no loop runs over rows. Position p lies at place p % size of a slot, so what a
+row has at a place is the last of its positions that go there.
 """
 
 import torch
 from torch import Tensor
 
 from nanochat.errors import ContextTooLong
-from nanochat.model.attention import cached_attention, visible_keys
+from nanochat.model.attention import cached_attention
 from nanochat.model.kv_cache import KVCache
 
 # A row that is attended for nothing costs less than half of one whose keys are gathered into a copy.
@@ -31,6 +32,7 @@ class RaggedStep:
                 f"slot {int(slots[after.argmax()])} would hold {self._num_keys} tokens; the cache takes "
                 f"{cache.max_len}. Stop the sequence or make a larger cache."
             )
+        assert int(num_new.max()) <= cache.max_chunk, "a ring has room for max_chunk tokens of a step"
         self._cache, self._device = cache, device
         self._slots_cpu, self._num_new_cpu, self._after = slots, num_new, after
         self._first_position, self._num_columns = int(before.min()), T
@@ -45,9 +47,10 @@ class RaggedStep:
         self._plan_reads()
 
     def _plan_stores(self, before: Tensor, num_new: Tensor, T: int) -> None:
-        """Which of the new (B, T) entries are tokens, and the slot and column that each goes to."""
+        """Which of the new (B, T) entries are tokens, and the slot and position that each goes to."""
         self._tokens: tuple[Tensor, Tensor] | None = None  # None: all of them
         self._target = (self._slots[:, None], self.positions)
+        self._targets: dict[int, tuple[Tensor, Tensor]] = {}
         if int(num_new.min()) < T:
             rows, columns = (torch.arange(T) < num_new[:, None]).nonzero(as_tuple=True)
             target = self._slots_cpu[rows], before[rows] + columns
@@ -73,21 +76,26 @@ class RaggedStep:
 
     def store(self, layer: int, k: Tensor, v: Tensor) -> None:
         """Write the new keys and values (B, T, Hk, D) of one layer; padding is left out."""
+        keys, values = self._cache.keys[layer], self._cache.values[layer]
+        size = keys.size(1)
+        if size not in self._targets:
+            slots, positions = self._target
+            self._targets[size] = slots, positions % size
         if self._tokens is not None:
             k, v = k[self._tokens], v[self._tokens]
-        self._cache.keys[layer].index_put_(self._target, k)
-        self._cache.values[layer].index_put_(self._target, v)
+        keys.index_put_(self._targets[size], k)
+        values.index_put_(self._targets[size], v)
 
     def attend(self, layer: int, q: Tensor, window: int, scale: float) -> Tensor:
         """Attention of q (B, T, H, D) over the slots' keys, those just stored included -> (B, T, H, D)."""
-        start = max(0, self._first_position - window)
         keys, values = self._cache.keys[layer], self._cache.values[layer]
-        if self._num_keys - start > MAX_SPAN_RATIO * (window + self._num_columns):
+        size = keys.size(1)
+        visible = self._visible(window, size)
+        if visible.stop - visible.start > MAX_SPAN_RATIO * (window + self._num_columns):
             slots = self._slots[:, None]
-            places, mask = self._window(window)
+            places, mask = self._window(window, size)
             return cached_attention(q, keys[slots, places], values[slots, places], mask, scale)
-        visible = slice(start, self._num_keys)
-        mask = self._mask(window, start)
+        mask = self._mask(window, size, visible)
         if self._span is None:
             return cached_attention(q, keys[:, visible][self._slots], values[:, visible][self._slots], mask, scale)
         k, v = keys[self._span, visible], values[self._span, visible]
@@ -111,28 +119,41 @@ class RaggedStep:
         """Count the new tokens, once every layer has stored its own."""
         self._cache.lengths[self._slots_cpu] = self._after
 
-    def _mask(self, window: int, start: int) -> Tensor:
+    def _visible(self, window: int, size: int) -> slice:
+        """The places of all that any row sees; where that goes on at a ring's beginning, the whole ring."""
+        first = max(0, self._first_position - window)
+        start = first % size
+        stop = start + self._num_keys - first
+        return slice(start, stop) if stop <= size else slice(0, size)
+
+    def _mask(self, window: int, size: int, visible: slice) -> Tensor:
         """Additive mask (B, T, S), or (span, T, S) where rows are spread: 0 where a query sees a key, else -inf."""
         if window not in self._masks:
-            seen = visible_keys(self.positions, self._num_keys - start, window, start)
-            mask = self._additive(seen)
+            places = torch.arange(visible.start, visible.stop, device=self._device)
+            last = self.positions[:, -1:]  # (B, 1)
+            keys = last - (last - places) % size  # (B, S), below 0 where a row has nothing yet
+            mask = self._additive(self._seen(keys, window) & (keys >= 0)[:, None])
             if self._span is not None and self._places is not None:
                 mask = self._spread(mask, self._span.stop - self._span.start)
             self._masks[window] = mask
         return self._masks[window]
 
-    def _window(self, window: int) -> tuple[Tensor, Tensor]:
-        """For rows whose windows lie far apart: the positions (B, S) of each row's own, and their mask (B, T, S)."""
+    def _window(self, window: int, size: int) -> tuple[Tensor, Tensor]:
+        """For rows whose windows lie far apart: the places (B, S) of each row's own, and their mask (B, T, S)."""
         if window not in self._windows:
-            size = window + self._num_columns
-            first = (self.positions[:, :1] - window).clamp(0, self._num_keys - size)  # (B, 1)
-            places = first + torch.arange(size, device=self._device)
-            distance = self.positions[..., None] - places[:, None]  # (B, T, S)
-            self._windows[window] = places, self._additive((distance >= 0) & (distance <= window))
+            num_keys = window + self._num_columns
+            first = (self.positions[:, :1] - window).clamp(0, self._num_keys - num_keys)  # (B, 1)
+            keys = first + torch.arange(num_keys, device=self._device)
+            self._windows[window] = keys % size, self._additive(self._seen(keys, window))
         return self._windows[window]
 
+    def _seen(self, keys: Tensor, window: int) -> Tensor:
+        """Which of the keys at these positions (B, S) each query sees -> (B, T, S)."""
+        distance = self.positions[..., None] - keys[:, None]
+        return (distance >= 0) & (distance <= window)
+
     def _additive(self, seen: Tensor) -> Tensor:
-        mask = torch.zeros(seen.shape, dtype=self._cache.keys.dtype, device=self._device)
+        mask = torch.zeros(seen.shape, dtype=self._cache.keys[0].dtype, device=self._device)
         return mask.masked_fill_(~seen, float("-inf"))
 
     def _spread(self, x: Tensor, size: int) -> Tensor:

@@ -1,7 +1,6 @@
 """A step of one token a row with fixed shapes computes what whole rows do, beside rows that fill it up."""
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -10,12 +9,22 @@ from torch import Tensor
 from nanochat.config import GPTConfig
 from nanochat.engine.backend import Chunk
 from nanochat.engine.decode_graphs import DecodeGraphs, record_on_cuda
-from nanochat.model import decode_step
 from nanochat.model.gpt import GPT
 from nanochat.model.kv_cache import KVCache
+from tests.cuda_stand_ins import record, use_paged_flash_attn
 from tests.gpus import NEEDS_GPU
 
-CONFIG = GPTConfig(sequence_len=200, vocab_size=70, n_layer=3, n_head=4, n_kv_head=2, n_embd=32, window_pattern="SL")
+CONFIG = GPTConfig(
+    sequence_len=200,
+    vocab_size=70,
+    n_layer=3,
+    n_head=4,
+    n_kv_head=2,
+    n_embd=32,
+    window_pattern="SL",
+    short_window_divisor=8,
+    short_window_multiple=1,
+)
 TOLERANCE = {"rtol": 0.0, "atol": 2e-5}
 ON_GPU = {"rtol": 0.0, "atol": 1e-3}  # float32 too, but other exponentials and sums in another order
 
@@ -41,55 +50,39 @@ def copy_to(model: GPT, device: str, dtype: torch.dtype = torch.float32) -> GPT:
     return on_gpu
 
 
-def again(compute: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
-    """A recording on a CPU."""
-    result = compute().clone()
-
-    def replay() -> None:
-        result.copy_(compute())
-
-    return result, replay
+def feed(model: GPT, cache: KVCache, tokens: Tensor, slot: int, num_new: int) -> None:
+    """Fill an empty slot with the first num_new of tokens (T,)."""
+    for ids in tokens[:num_new].split(cache.max_chunk):
+        model.forward_cached(ids[None].to(model.device), cache, torch.tensor([slot]), torch.tensor([len(ids)]))
 
 
-def attend_as_flash_attn_does(q: Tensor, k_cache: Tensor, v_cache: Tensor, **options: Any) -> Tensor:
-    """flash_attn_with_kvcache as its documentation has it, row by row and in float64."""
-    assert options.keys() == {"cache_seqlens", "cache_batch_idx", "softmax_scale", "causal", "window_size"}
-    lengths, slots = options["cache_seqlens"], options["cache_batch_idx"]
-    assert lengths.dtype == slots.dtype == torch.int32
-    assert options["causal"] and options["window_size"][1] == 0
-    out = torch.empty_like(q)
-    group = q.size(2) // k_cache.size(2)
-    for row, (length, slot) in enumerate(zip(lengths.tolist(), slots.tolist(), strict=True)):
-        first = max(0, length - 1 - options["window_size"][0])
-        keys = k_cache[slot, first:length].double().repeat_interleave(group, dim=1)  # (S, H, D)
-        values = v_cache[slot, first:length].double().repeat_interleave(group, dim=1)
-        weights = torch.einsum("hd,shd->hs", q[row, 0].double(), keys).mul(options["softmax_scale"]).softmax(-1)
-        out[row, 0] = torch.einsum("hs,shd->hd", weights, values).to(q.dtype)
-    return out
-
-
+@pytest.mark.parametrize("max_chunk", [None, 16], ids=["the whole context", "rings"])
 @pytest.mark.parametrize(
     ("device", "with_flash"), [("cpu", False), ("cpu", True), pytest.param("cuda", False, marks=NEEDS_GPU)]
 )
 def test_decoding_by_recordings_equals_whole_rows(
-    model: GPT, tokens: Tensor, device: str, with_flash: bool, monkeypatch: pytest.MonkeyPatch
+    model: GPT,
+    tokens: Tensor,
+    device: str,
+    with_flash: bool,
+    max_chunk: int | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Rows of different lengths, some beyond the window, in numbers that do not fill a recording; one is new. On CUDA
-    by graphs, in float32, and beside the CPU's whole rows."""
+    """Rows of different lengths, some beyond the window, in numbers that do not fill a recording; one is new. All of
+    them go on round the rings. On CUDA by graphs, in float32, and beside the CPU's whole rows."""
     if with_flash:
-        monkeypatch.setattr(decode_step, "flash_attn_with_kvcache", attend_as_flash_attn_does)
-        monkeypatch.setattr(decode_step, "_suits_flash", lambda keys: True)
+        use_paged_flash_attn(monkeypatch)
     whole = model(tokens)
     tolerance = TOLERANCE if device == "cpu" else ON_GPU
-    cache = KVCache(CONFIG, 6, CONFIG.sequence_len, device)
+    cache = KVCache(CONFIG, 6, CONFIG.sequence_len, device, max_chunk=max_chunk)
+    assert (cache.keys[0].size(1) < 50) == (max_chunk is not None)
     model = copy_to(model, device)
     starts = [3, 140, 0, 1, 60]
     for row, start in enumerate(starts):
         if start:
-            ids = tokens[row : row + 1, :start].to(device)
-            model.forward_cached(ids, cache, torch.tensor([row]), torch.tensor([start]))
-    graphs = DecodeGraphs(model, cache, again if device == "cpu" else record_on_cuda)
-    for rows in ([0, 1, 2, 3, 4], [4, 1, 0], [2], [0, 1, 2, 3, 4], [3, 2]):
+            feed(model, cache, tokens[row], row, start)
+    graphs = DecodeGraphs(model, cache, record if device == "cpu" else record_on_cuda)
+    for rows in [[0, 1, 2, 3, 4], [4, 1, 0], [2], [0, 1, 2, 3, 4], [3, 2]] * 16:
         chunks = [
             Chunk(row, starts[row], [int(tokens[row, starts[row]])], int(tokens[row, starts[row] - 1])) for row in rows
         ]
@@ -100,19 +93,22 @@ def test_decoding_by_recordings_equals_whole_rows(
     assert cache.lengths[:5].tolist() == starts
 
 
-def test_a_recording_reads_no_more_than_each_row_sees(model: GPT, tokens: Tensor) -> None:
+@pytest.mark.parametrize("max_chunk", [None, 16], ids=["the whole context", "rings"])
+def test_a_recording_reads_no_more_than_each_row_sees(model: GPT, tokens: Tensor, max_chunk: int | None) -> None:
     """What lies before its window is spoilt, and nobody learns of it."""
-    cache = KVCache(CONFIG, 3, CONFIG.sequence_len)
+    cache = KVCache(CONFIG, 3, CONFIG.sequence_len, max_chunk=max_chunk)
     starts = [150, 199]
     for row, start in enumerate(starts):
-        model.forward_cached(tokens[row : row + 1, :start], cache, torch.tensor([row]), torch.tensor([start]))
-        for numbers in (cache.keys, cache.values):
-            numbers[0, row, : start - CONFIG.windows[0]] = float("nan")
+        feed(model, cache, tokens[row], row, start)
+        for numbers in (cache.keys[0], cache.values[0]):
+            first_held = max(0, start + 1 - numbers.size(1))  # once the next token is stored
+            places = [position % numbers.size(1) for position in range(first_held, start - CONFIG.windows[0])]
+            numbers[row, places] = float("nan")
     chunks = [
         Chunk(row, start, [int(tokens[row, start])], int(tokens[row, start - 1])) for row, start in enumerate(starts)
     ]
     whole = model(tokens[:2])
-    found = DecodeGraphs(model, cache, again).run(chunks)
+    found = DecodeGraphs(model, cache, record).run(chunks)
     torch.testing.assert_close(found, torch.stack([whole[0, 150], whole[1, 199]]), **TOLERANCE)
 
 

@@ -1,7 +1,6 @@
 """Devices that are not here, by stand-ins: what torch says of AMD's GPUs, and what Apple's cannot do."""
 
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -10,8 +9,8 @@ from torch.overrides import TorchFunctionMode
 
 from nanochat.config import GPTConfig
 from nanochat.errors import InvalidConfig
-from nanochat.model import decode_step
-from nanochat.model.decode_step import _suits_flash
+from nanochat.model import flash_attention
+from nanochat.model.flash_attention import page_tokens
 from nanochat.model.gpt import GPT
 from nanochat.model.kv_cache import KVCache
 from nanochat.model.precision import compute_dtype, float64_device, is_nvidia
@@ -43,12 +42,22 @@ def test_dtypes_by_device(
     assert compute_dtype(device, "fp32") == torch.float32
 
 
-def test_flash_attn_is_for_nvidias_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    keys = cast(Tensor, SimpleNamespace(device=torch.device("cuda"), dtype=torch.bfloat16, size=lambda dimension: 64))
-    monkeypatch.setattr(decode_step.torch.cuda, "get_device_capability", lambda device: (9, 4))
-    assert _suits_flash(keys)
+def test_flash_attn_reads_caches_in_pages_on_nvidias_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 4))
+    monkeypatch.setattr(flash_attention, "flash_attn_with_kvcache", None)  # it is not installed
+    assert page_tokens(cuda, torch.bfloat16, 64) is None
+    monkeypatch.setattr(flash_attention, "flash_attn_with_kvcache", lambda *_: None)
+    pages = [page_tokens(cuda, dtype, 256) for dtype in (torch.bfloat16, torch.float16)]
+    assert all(page is not None and page % 256 == 0 for page in pages)
+    assert page_tokens(cuda, torch.float32, 64) is None
+    assert page_tokens(cuda, torch.bfloat16, 264) is None
+    assert page_tokens(torch.device("cpu"), torch.bfloat16, 64) is None
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    assert page_tokens(cuda, torch.float16, 64) is None
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 4))
     monkeypatch.setattr(torch.version, "hip", "7.1.25424")
-    assert not _suits_flash(keys)
+    assert page_tokens(cuda, torch.bfloat16, 64) is None
 
 
 class NoFloat64(TorchFunctionMode):
