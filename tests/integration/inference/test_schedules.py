@@ -23,16 +23,30 @@ from nanochat.engine.torch_backend import TorchBackend
 from nanochat.model.gpt import GPT
 from nanochat_inference.batching.request import Request
 from nanochat_inference.batching.scheduler import Scheduler
+from tests.cuda_stand_ins import record, use_paged_flash_attn
 from tests.decisive_model import decisive_model
 from tests.integration.inference.chain_model import TOKENIZER
 
-NUM_SCHEDULES = {"kernels": 300, "torch": 40}
+NUM_SCHEDULES = {"kernels": 300, "torch": 40, "rings": 40, "rings in pages": 40}
 MAX_TOKENS = 16
 # Nearer than this the two best logits may change places by rounding.
 NEAR = 1e-4
 CONFIG = GPTConfig(
-    sequence_len=160, vocab_size=265, n_layer=3, n_head=4, n_kv_head=2, n_embd=64, short_window_divisor=4
+    sequence_len=160,
+    vocab_size=265,
+    n_layer=3,
+    n_head=4,
+    n_kv_head=2,
+    n_embd=64,
+    short_window_divisor=16,
+    short_window_multiple=1,
 )
+
+
+class SmallChunks(TorchBackend):
+    """So small that the longest rows go round a ring of 32 positions, a window of 10 and a chunk, five times."""
+
+    max_chunk = 16
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +81,17 @@ def plain(model: GPT, prompts: list[list[int]]) -> list[list[int]]:
     return said
 
 
-@pytest.fixture(params=["kernels", "torch"])
-def make_backend(request: pytest.FixtureRequest, model: GPT) -> Callable[[int], Backend]:
+@pytest.fixture(params=NUM_SCHEDULES)
+def make_backend(
+    request: pytest.FixtureRequest, model: GPT, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[int], Backend]:
     if request.param == "torch":
         return lambda num_slots: TorchBackend(model, num_slots=num_slots, max_len=CONFIG.sequence_len)
+    if request.param == "rings":
+        return lambda num_slots: SmallChunks(model, num_slots=num_slots, max_len=CONFIG.sequence_len)
+    if request.param == "rings in pages":
+        use_paged_flash_attn(monkeypatch)
+        return lambda num_slots: SmallChunks(model, num_slots=num_slots, max_len=CONFIG.sequence_len, record=record)
     request.getfixturevalue("kernels")
     return lambda num_slots: NativeBackend(model, num_slots=num_slots, max_len=CONFIG.sequence_len, weights="fp32")
 

@@ -11,10 +11,18 @@ from nanochat.engine.native_backend import NativeBackend
 from nanochat.engine.torch_backend import TorchBackend
 from nanochat.model.gpt import GPT
 from nanochat.tokenizer.bpe import Tokenizer
+from tests.cuda_stand_ins import record, use_paged_flash_attn
 from tests.decisive_model import decisive_model
 
 CONFIG = GPTConfig(
-    sequence_len=256, vocab_size=265, n_layer=4, n_head=4, n_kv_head=2, n_embd=64, short_window_divisor=4
+    sequence_len=256,
+    vocab_size=265,
+    n_layer=4,
+    n_head=4,
+    n_kv_head=2,
+    n_embd=64,
+    short_window_divisor=4,
+    short_window_multiple=16,
 )
 
 
@@ -34,23 +42,22 @@ def model() -> GPT:
     return decisive_model(CONFIG, seed=5)
 
 
-def replayed(compute: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, Callable[[], None]]:
-    """What a CUDA graph does, on a CPU: the same computation again, its result in the same place."""
-    compute()
-    result = compute().clone()
+class SmallChunks(TorchBackend):
+    """So small that the rings of layers with a window go round."""
 
-    def replay() -> None:
-        result.copy_(compute())
-
-    return result, replay
+    max_chunk = 32
 
 
-@pytest.fixture(params=["kernels", "torch", "graphs"])
-def make_backend(request: pytest.FixtureRequest, model: GPT) -> Callable[..., Backend]:
-    def make_backend(*, num_slots: int = 16, max_len: int = CONFIG.sequence_len) -> Backend:
+@pytest.fixture(params=["kernels", "torch", "graphs", "rings", "rings in pages"])
+def make_backend(request: pytest.FixtureRequest, model: GPT, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Backend]:
+    if request.param == "rings in pages":
+        use_paged_flash_attn(monkeypatch)
+
+    def make_backend(*, num_slots: int = 16, max_len: int = CONFIG.sequence_len, model: GPT = model) -> Backend:
         if request.param != "kernels":
-            record = replayed if request.param == "graphs" else None
-            return TorchBackend(model, num_slots=num_slots, max_len=max_len, record=record)
+            kind = SmallChunks if request.param.startswith("rings") else TorchBackend
+            with_graphs = request.param in ("graphs", "rings in pages")
+            return kind(model, num_slots=num_slots, max_len=max_len, record=record if with_graphs else None)
         request.getfixturevalue("kernels")
         return NativeBackend(model, num_slots=num_slots, max_len=max_len, weights="fp32")
 

@@ -7,7 +7,6 @@ import pytest
 
 from nanochat.config import GPTConfig
 from nanochat.engine.backend import BLOCK_TOKENS, Backend
-from nanochat.engine.native_backend import NativeBackend
 from nanochat.engine.params import SamplingParams
 from nanochat.engine.prefix_cache import PrefixCache
 from nanochat.engine.sequence import Sequence
@@ -85,14 +84,15 @@ def test_a_prompts_last_token_is_always_computed(make_backend: MakeBackend, toke
     assert (second.num_cached, second.generated_ids) == (32, first.generated_ids)
 
 
-@pytest.mark.usefixtures("kernels")
-def test_a_scored_prompt_is_kept_while_layers_with_windows_still_hold_it(tokenizer: Tokenizer) -> None:
+def test_a_scored_prompt_is_kept_while_layers_with_windows_still_hold_it(
+    make_backend: MakeBackend, tokenizer: Tokenizer
+) -> None:
     """Longer than a window's ring, so that its beginning is overwritten before its end is computed."""
     config = GPTConfig(
         sequence_len=640, vocab_size=265, n_layer=3, n_head=2, n_kv_head=1, n_embd=32, short_window_divisor=20
     )
     model = decisive_model(config, seed=6)
-    backend, plain = (NativeBackend(model, num_slots=1, max_len=640, weights="fp32") for _ in range(2))
+    backend, plain = (make_backend(num_slots=1, max_len=640, model=model) for _ in range(2))
     prefixes = PrefixCache(backend, 100 * backend.block_bytes())
     system = [256, *_ids(40, 18)]
     row = Row(Sequence([*system, *_ids(560, 19)], GREEDY, tokenizer, backend.max_len), slot=0, scores=[None])
