@@ -48,6 +48,29 @@ def test_an_inference_replica_starts_without_torch(home: Path) -> None:
     )
 
 
+# A step of training, without compiling it: two sequences, forwards and backwards.
+STEP = """
+import sys
+import torch
+import nanochat_inference.pool.worker_process, nanochat.recipes.evaluate, nanochat.recipes.rl, nanochat.recipes.sft
+from nanochat.config import GPTConfig
+from nanochat.model.gpt import GPT
+from nanochat.optim.groups import param_groups
+from nanochat.optim.optimizer import MuonAdamW
+
+model = GPT(GPTConfig(sequence_len=8, vocab_size=16, n_layer=1, n_head=1, n_kv_head=1, n_embd=32))
+tokens = torch.zeros(2, 8, dtype=torch.int64)
+model(tokens, tokens).backward()
+MuonAdamW(param_groups(model)).step()
+assert "torch._dynamo" not in sys.modules
+"""
+
+
+def test_what_is_not_compiled_never_loads_torchs_compiler(home: Path) -> None:
+    """Loading it takes as long again as torch itself."""
+    run_without((), STEP, home)
+
+
 def test_every_module_of_the_worker_imports_without_torch(home: Path) -> None:
     run_without(("torch",), import_all("nanochat_worker"), home)
 

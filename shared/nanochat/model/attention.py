@@ -11,8 +11,8 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
+from nanochat.compiling import constant_in_graphs
 from nanochat.model.flash_attention import flash_attention, flash_version
 from nanochat.model.precision import is_nvidia
 from nanochat.native import training as native
@@ -37,7 +37,7 @@ def causal_attention(
     return _FUNCTIONS[backend](q, k, v, window, scale)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant_in_graphs
 def choose_backend(
     device: torch.device, dtype: torch.dtype, head_dim: int, is_windowed: bool, is_compiled: bool
 ) -> Backend:
@@ -116,6 +116,8 @@ def _banded(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float) -> Tenso
 
 
 def _flex(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float) -> Tensor:
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention  # loads torch's compiler
+
     T = q.size(1)
     gqa = q.size(2) != k.size(2)
 

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nanochat.compiling import constant_in_graphs, cpu_operation
 from nanochat.native import training as native
 
 Way = Literal["native", "onednn", "torch"]
@@ -30,7 +31,7 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     return F.linear(x, weight)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant_in_graphs
 def fastest_way() -> Way:
     """The same on every run of a machine, so that runs can be repeated."""
     return _fastest_way()
@@ -57,18 +58,17 @@ def _is_amd() -> bool:
         return False
 
 
+def _product_like(a: Tensor, b: Tensor) -> Tensor:
+    return a.new_empty(a.size(0), b.size(0))
+
+
 # An operation of its own: the compiler takes oneDNN's for one with constant weights.
-@torch.library.custom_op("nanochat::multiply", mutates_args=())
+@cpu_operation("nanochat::multiply", fake=_product_like)
 def multiply(a: Tensor, b: Tensor) -> Tensor:
     """a (M, K) @ b (N, K).T in float32 on a CPU, not for the way torch; either may be a transposed view."""
     if fastest_way() == "native":
         return native.multiply(a, b)
     return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")  # type: ignore[no-any-return]
-
-
-@multiply.register_fake
-def _(a: Tensor, b: Tensor) -> Tensor:
-    return a.new_empty(a.size(0), b.size(0))
 
 
 def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -84,7 +84,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
     return a_grad, b_grad
 
 
-multiply.register_autograd(_backward, setup_context=_setup_context)
+torch.library.register_autograd("nanochat::multiply", _backward, setup_context=_setup_context)
 
 
 def zero_sum(num_rows: int, num_columns: int, device: torch.device) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nanochat.compiling import cpu_operation
 from nanochat.errors import Unavailable
 from nanochat.native.library import AttentionShape, Library, load_training
 
@@ -55,7 +56,11 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float)
     return y
 
 
-@torch.library.custom_op("nanochat::cpu_attention", mutates_args=())
+def _attended_like(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float) -> tuple[Tensor, Tensor]:
+    return q.new_empty(q.shape), q.new_empty(q.size(0), q.size(2), q.size(1))
+
+
+@cpu_operation("nanochat::cpu_attention", fake=_attended_like)
 def _attend(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float) -> tuple[Tensor, Tensor]:
     """The output, and of each query the logarithm of its sum of weights (B, H, T)."""
     assert k.shape == v.shape and q.shape[::3] == k.shape[::3] and q.size(1) == k.size(1)
@@ -66,12 +71,13 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float) -> tuple
     return y, lse
 
 
-@_attend.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float) -> tuple[Tensor, Tensor]:
-    return q.new_empty(q.shape), q.new_empty(q.size(0), q.size(2), q.size(1))
+def _gradients_like(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, y: Tensor, lse: Tensor, window: int, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
 
 
-@torch.library.custom_op("nanochat::cpu_attention_backward", mutates_args=())
+@cpu_operation("nanochat::cpu_attention_backward", fake=_gradients_like)
 def _attend_backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, y: Tensor, lse: Tensor, window: int, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -79,13 +85,6 @@ def _attend_backward(
     grads = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
     _call("attention_backward", _shape(q, k, window, scale), q, k, v, y, lse, grad, *grads)
     return grads
-
-
-@_attend_backward.register_fake
-def _(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, y: Tensor, lse: Tensor, window: int, scale: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -98,7 +97,7 @@ def _backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, 
     return (*_attend_backward(grad, *ctx.saved_tensors, ctx.window, ctx.scale), None, None)
 
 
-_attend.register_autograd(_backward, setup_context=_setup_context)
+torch.library.register_autograd("nanochat::cpu_attention", _backward, setup_context=_setup_context)
 
 
 def _shape(q: Tensor, k: Tensor, window: int, scale: float) -> AttentionShape:
