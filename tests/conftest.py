@@ -1,11 +1,13 @@
 """What every test may use: real and golden data where they are, a real Redis, a home of its own. Rooms have more."""
 
+import functools
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -23,6 +25,14 @@ class DataSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="NANOCHAT_TEST_")
 
     data: Path = Path("../shared/data")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def certificates() -> Iterator[None]:
+    """Read once. Each of httpx's clients reads them anew, longer than most answers take, and tests make thousands."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("httpx._transports.default.create_ssl_context", functools.cache(httpx.create_ssl_context))
+        yield
 
 
 @pytest.fixture(scope="session")
