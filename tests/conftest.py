@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -17,6 +18,16 @@ from nanochat.errors import Unavailable
 from nanochat.native.build import find_compiler
 
 REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """scheduler.py's for `make test`, which asks for whole files; pytest-xdist's own for all else."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from tests.scheduler import Scheduler  # pytest-xdist is at hand, since it asks
+
+    return Scheduler(config, log)
 
 
 class DataSettings(BaseSettings):
