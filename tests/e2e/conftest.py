@@ -149,7 +149,7 @@ def new_page(browser: Browser) -> Iterator[Callable[..., Page]]:
         yield make
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealStack]:
     """A demo that has trained, promoted its model, and stays up."""
     stack = RealStack(tmp_path_factory.mktemp("demo"), "demo", "--overrides", json.dumps(TINY))
@@ -160,7 +160,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealStack]:
         stack.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def prometheus(stack: RealStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """Scrapes the demo's stack from now on."""
     with running_prometheus(stack.state.ports, tmp_path_factory.mktemp("prometheus")) as prometheus:

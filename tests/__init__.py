@@ -1,0 +1,1 @@
+"""A package, so that tests/e2e is one of it."""
