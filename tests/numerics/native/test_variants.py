@@ -1,6 +1,7 @@
 """What is compiled for other processors computes the same: every variant that this one can run, it runs.
 
-Each is compiled as it is for them, in twenty to forty seconds, once for as long as the sources stay as they are.
+Each is compiled as it is for them, in twenty to forty seconds (ahead.py), once for as long as the sources stay as they
+are.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from nanochat.engine.packed_model import NativeModel, Weights
 from nanochat.model.gpt import GPT
 from nanochat.model.names import named_tensors
 from nanochat.native import build, library
+from tests.numerics.native.ahead import compiled
 from tests.numerics.native.rounded import int8_logits
 from tests.numerics.native.rows import TOLERANCE, in_company, random_tokens, row_by_row
 
@@ -43,7 +45,7 @@ def variant(request: pytest.FixtureRequest, kernels: None) -> Iterator[str]:
     path = build.find_variant(found, library.load().path.parent) or build.find_variant(found, ours)
     if path is None and build.find_compiler() is None:
         pytest.skip("no C++ compiler is here")
-    opened = library.open_step(path or build.compile_variant(found, ours))
+    opened = library.open_step(path or compiled(found, ours))
     assert f"-{found.name}-" in opened.path.name
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(library, "load", lambda: opened)
