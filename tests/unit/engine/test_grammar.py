@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from xgrammar import BatchGrammarMatcher
 
 from nanochat.config import GPTConfig
 from nanochat.engine import grammar_compiler
@@ -154,6 +155,23 @@ def test_rows_without_a_format_are_left_as_they_are_and_cost_nothing(compiler: G
     changed = constrained(logits, [None, grammar.begin(), None])
     assert torch.equal(changed[[0, 2]], logits[[0, 2]])
     assert set((changed[1] > -torch.inf).nonzero()[:, 0].tolist()) == {ord("y"), TOKENIZER.encode("ye")[0]}
+
+
+def test_the_masks_of_all_rows_are_filled_in_one_call(
+    compiler: GrammarCompiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill = BatchGrammarMatcher.batch_fill_next_token_bitmask
+    num_rows: list[int] = []
+
+    def counted(self: BatchGrammarMatcher, matchers: list[Any], *arguments: Any) -> None:
+        num_rows.append(len(matchers))
+        fill(self, matchers, *arguments)
+
+    monkeypatch.setattr(BatchGrammarMatcher, "batch_fill_next_token_bitmask", counted)
+    rows = [begin(compiler, RegexFormat(regex="[a-z]{5}"), SamplingParams(seed=seed)) for seed in range(3)]
+    plain = Sequence([TOKENIZER.bos_id], SamplingParams(seed=3), TOKENIZER, 2000)
+    append_sampled([*rows, plain], noise(1, rows=4))
+    assert num_rows == [3]
 
 
 def test_rows_with_formats_are_the_same_in_any_company(compiler: GrammarCompiler) -> None:
