@@ -169,3 +169,19 @@ def test_of_rows_in_turn_that_together_are_longer_than_the_store_every_kept_bloc
         prefixes.restore(fresh)
         num_found += fresh.num_computed // BLOCK_TOKENS
     assert (num_found, prefixes.usage_ratio) == (7, 1.0)
+
+
+def test_a_block_that_another_row_has_kept_meanwhile_counts_as_used(
+    make_backend: MakeBackend, tokenizer: Tokenizer
+) -> None:
+    """Else, being the oldest, it would have to go for the very blocks that lie behind it."""
+    backend = make_backend(num_slots=4)
+    prefixes = PrefixCache(backend, 4 * backend.block_bytes())
+    shared = [256, *_ids(15, 25)]
+    # One block, three that take what room is left, and three of which the first is there by then.
+    prompts = [[*shared, 1], [256, *_ids(48, 26)], [*shared, *_ids(33, 27)]]
+    rows = [Row(Sequence(prompt, GREEDY, tokenizer, backend.max_len), slot) for slot, prompt in enumerate(prompts)]
+    run_step(backend, rows, prefixes=prefixes)
+    again = Row(Sequence(prompts[2], GREEDY, tokenizer, backend.max_len), slot=3)
+    prefixes.restore(again)
+    assert again.num_computed == 48
