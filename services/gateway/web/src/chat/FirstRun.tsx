@@ -48,7 +48,7 @@ export function FirstRun() {
           <>
             <p class="lead">
               Train one from nothing on this machine: it learns to read, then to chat, spell, count and calculate. The demo
-              takes about ten minutes on two cores.
+              takes five to ten minutes on two free cores.
             </p>
             <button type="button" class="button primary large" disabled={isBusy} onClick={() => void act(start)}>
               Train the demo model
