@@ -33,13 +33,14 @@ from nanochat_gateway.trainer_client import TrainerClient
 
 
 def create_app(settings: GatewaySettings, static: Path = STATIC, lookup: Lookup = system_lookup) -> FastAPI:
-    http = PeerHttp()
+    # A pool each: streams of the one service, however many, keep nobody from the other.
+    inference_http, trainer_http = PeerHttp(), PeerHttp()
     replicas = Replicas(settings.inference_url_list, interval_s=settings.replica_lookup_interval_s, lookup=lookup)
     state = GatewayState(
         settings=settings,
         keys=KeyRing(settings.access),
-        inference=InferenceClient(http, settings, replicas),
-        trainer=TrainerClient(http, settings),
+        inference=InferenceClient(inference_http, settings, replicas),
+        trainer=TrainerClient(trainer_http, settings),
         metrics=Metrics(),
     )
 
@@ -47,7 +48,7 @@ def create_app(settings: GatewaySettings, static: Path = STATIC, lookup: Lookup 
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         following = asyncio.create_task(replicas.follow())
         try:
-            async with http:
+            async with inference_http, trainer_http:
                 yield
         finally:
             following.cancel()

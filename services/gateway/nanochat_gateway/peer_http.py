@@ -1,4 +1,4 @@
-"""HTTP to the services behind the gateway: one pool of connections for all of them, and its errors by one name.
+"""HTTP to a service behind the gateway: a pool of connections, and its errors by one name.
 
 Tokens come in pieces of a few bytes, thousands a second: parsing them in C is why this is aiohttp.
 """

@@ -9,7 +9,9 @@ import httpx
 import pytest
 from starlette.responses import Response
 
+from nanochat_gateway import peer_http
 from tests.integration.gateway.conftest import GatewayWith
+from tests.integration.gateway.fake_inference import FakeInference, Silence, answer
 from tests.integration.gateway.fake_trainer import FakeTrainer
 from tests.integration.gateway.server import eventually
 
@@ -87,6 +89,28 @@ def test_events_are_streamed_and_resumed(gateway: str, trainer: FakeTrainer) -> 
                 assert next(lines) == expected
                 assert trainer.num_streams == 1
             eventually(lambda: trainer.num_streams == 0, "the trainer's stream is closed with the client's")
+
+
+@pytest.mark.parametrize("streaming", ["chat", "jobs"])
+def test_streams_of_one_service_that_take_all_its_connections_keep_nobody_from_the_other(
+    gateway_with: GatewayWith, inference: FakeInference, monkeypatch: pytest.MonkeyPatch, streaming: str
+) -> None:
+    monkeypatch.setattr(peer_http, "_MAX_CONNECTIONS", 1)
+    gateway = gateway_with(connect_timeout_s=0.3)
+    inference.script = lambda asked: [*answer("Hal")(asked)[:2], Silence()]
+    chat = {"model": "nanochat", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
+    with httpx.Client(base_url=gateway, timeout=10.0, trust_env=False) as client:
+        streams = {
+            "chat": lambda: client.stream("POST", "/v1/chat/completions", json=chat),
+            "jobs": lambda: client.stream("GET", "/v1/jobs/j1/events"),
+        }
+        with streams[streaming]() as open_stream:
+            lines = open_stream.iter_lines()  # which close it when they are thrown away
+            next(lines)
+            other = "jobs" if streaming == "chat" else "chat"
+            for asked, expected in ((streaming, 503), (other, 200)):
+                with streams[asked]() as response:
+                    assert response.status_code == expected, asked
 
 
 def test_a_trainer_that_is_away_is_a_503_and_chat_goes_on(gateway_with: GatewayWith) -> None:
