@@ -87,24 +87,22 @@ class EventStream(Response):
 
     async def _pump(self, send: Send, ends: Sequence[asyncio.Future[None]]) -> None:
         """Send frames until there are no more, or one of `ends` is done."""
-        loop = asyncio.get_running_loop()
-        self._quiet_since_s = loop.time()
-        # One task for all frames: one a frame costs more than what makes the frame.
+        self._quiet_since_s = asyncio.get_running_loop().time()
+        # One task for all frames: one a frame costs more than what makes the frame. Another for the comments, as a
+        # client that has stopped reading holds up whoever sends, and an end is to be noticed all the same.
         sending = asyncio.ensure_future(self._send_frames(send, ends))
+        commenting = asyncio.ensure_future(self._send_comments(send))
         try:
-            while not sending.done():
-                left_s = self._keep_alive_s - max(0.0, loop.time() - self._quiet_since_s)
-                if left_s <= 0:
-                    self._quiet_since_s = loop.time()
-                    await send(_body(KEEP_ALIVE))
-                    continue
-                await asyncio.wait({sending, *ends}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
-                if any(end.done() for end in ends):
-                    return
-            sending.result()
+            await asyncio.wait({sending, commenting, *ends}, return_when=asyncio.FIRST_COMPLETED)
+            if any(end.done() for end in ends):
+                return
+            for task in (sending, commenting):
+                if task.done():
+                    task.result()
         finally:
             sending.cancel()
-            await asyncio.gather(sending, return_exceptions=True)
+            commenting.cancel()
+            await asyncio.gather(sending, commenting, return_exceptions=True)
 
     async def _send_frames(self, send: Send, ends: Sequence[asyncio.Future[None]]) -> None:
         loop = asyncio.get_running_loop()
@@ -114,6 +112,16 @@ class EventStream(Response):
             self._quiet_since_s = float("inf")  # a client that takes its time needs no comment on top
             await send(_body(chunk))
             self._quiet_since_s = loop.time()
+
+    async def _send_comments(self, send: Send) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            left_s = self._keep_alive_s - max(0.0, loop.time() - self._quiet_since_s)
+            if left_s > 0:
+                await asyncio.sleep(left_s)
+            else:
+                self._quiet_since_s = loop.time()
+                await send(_body(KEEP_ALIVE))
 
 
 def _body(data: bytes) -> Message:

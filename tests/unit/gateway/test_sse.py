@@ -97,6 +97,30 @@ async def test_a_client_that_reads_slowly_gets_no_comments_on_top() -> None:
     assert sent == [b"", b"1", b""]
 
 
+async def test_an_end_is_noticed_although_the_client_takes_no_comment() -> None:
+    sent: list[bytes] = []
+    is_stalled = asyncio.Event()
+
+    async def frames() -> AsyncGenerator[bytes, None]:
+        yield b"1"
+        await asyncio.Future()
+
+    async def send(message: Any) -> None:
+        if message.get("body") == sse.KEEP_ALIVE:
+            is_stalled.set()
+            await asyncio.Future()
+        sent.append(message.get("body", b""))
+
+    async def until() -> None:
+        await is_stalled.wait()
+
+    active = Gauge("active", "Streams.", registry=None)
+    answer = sse.EventStream(frames(), close=no_close, active=active, keep_alive_s=0.01, until=until)
+    async with asyncio.timeout(5):
+        await answer({"type": "http"}, never_ends, send)
+    assert sent == [b"", b"1", b""]
+
+
 async def test_frames_that_break_break_the_stream() -> None:
     async def frames() -> AsyncGenerator[bytes, None]:
         yield b"1"
