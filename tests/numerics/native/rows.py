@@ -1,4 +1,4 @@
-"""Rows of random tokens through the CPU's kernels, in whatever pieces."""
+"""Rows of random tokens through the CPU's kernels, in whatever pieces, and what holds of them in every library."""
 
 import random
 from collections.abc import Iterator
@@ -6,13 +6,34 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from nanochat.engine.packed_model import NativeCache, NativeModel
+from nanochat.engine.packed_model import NativeCache, NativeModel, Weights
 from nanochat.model.gpt import GPT
+from nanochat.model.names import named_tensors
 
 # To gpt.py: the same float32 sums in another order.
 TOLERANCE = 2e-5
 
 Step = tuple[int, int, int]
+
+
+def assert_float32_is_the_models(model: GPT, num_threads: int) -> None:
+    """Two rows as long as the context, prompts and single tokens, in pieces of all sizes."""
+    tokens = random_tokens(model, 2)
+    native = NativeModel(model.config, named_tensors(model), num_threads=num_threads)
+    with torch.inference_mode():
+        expected = model(torch.tensor(tokens))
+    for row, found in enumerate(row_by_row(native, tokens, seed=num_threads)):
+        torch.testing.assert_close(found, expected[row], rtol=0.0, atol=TOLERANCE)
+
+
+def assert_rows_are_the_same_in_any_company(model: GPT, weights: Weights, num_seeds: int) -> None:
+    """Ragged rows that join and leave, in any cut, on two threads: to the bit what each is alone, on one."""
+    tokens = random_tokens(model, 5)
+    alone = row_by_row(NativeModel(model.config, named_tensors(model), weights=weights), tokens, seed=0)
+    native = NativeModel(model.config, named_tensors(model), weights=weights, num_threads=2)
+    for seed in range(num_seeds):
+        for slot, start, logits in in_company(native, tokens, seed):
+            assert torch.equal(logits, alone[slot][start : start + len(logits)]), (seed, slot, start)
 
 
 def random_tokens(model: GPT, num_rows: int) -> list[list[int]]:

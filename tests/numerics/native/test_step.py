@@ -13,7 +13,14 @@ from nanochat.engine.packed_model import NativeModel, Weights
 from nanochat.model.gpt import GPT
 from nanochat.model.names import named_tensors
 from tests.numerics.constants import EARLIER, FIRST
-from tests.numerics.native.rows import TOLERANCE, all_logits, in_company, random_tokens, row_by_row
+from tests.numerics.native.rows import (
+    TOLERANCE,
+    all_logits,
+    assert_float32_is_the_models,
+    assert_rows_are_the_same_in_any_company,
+    random_tokens,
+    row_by_row,
+)
 
 pytestmark = pytest.mark.usefixtures("kernels")
 
@@ -41,23 +48,12 @@ def model(request: pytest.FixtureRequest, random_model: Callable[[GPTConfig], GP
 
 @pytest.mark.parametrize("num_threads", [1, 2, 3, 5])
 def test_float32_is_what_the_model_computes_however_rows_are_cut(model: GPT, num_threads: int) -> None:
-    tokens = random_tokens(model, 2)
-    native = NativeModel(model.config, named_tensors(model), num_threads=num_threads)
-    with torch.inference_mode():
-        expected = model(torch.tensor(tokens))
-    for row, found in enumerate(row_by_row(native, tokens, seed=num_threads)):
-        torch.testing.assert_close(found, expected[row], rtol=0.0, atol=TOLERANCE)
+    assert_float32_is_the_models(model, num_threads)
 
 
 @pytest.mark.parametrize("weights", ["fp32", "int8"])
 def test_a_row_is_to_the_bit_the_same_in_any_company(model: GPT, weights: Weights) -> None:
-    """Ragged rows that join and leave, in any cut, on two threads: what each is alone, on one."""
-    tokens = random_tokens(model, 5)
-    alone = row_by_row(NativeModel(model.config, named_tensors(model), weights=weights), tokens, seed=0)
-    native = NativeModel(model.config, named_tensors(model), weights=weights, num_threads=2)
-    for seed in range(10):
-        for slot, start, logits in in_company(native, tokens, seed):
-            assert torch.equal(logits, alone[slot][start : start + len(logits)]), (seed, slot, start)
+    assert_rows_are_the_same_in_any_company(model, weights, num_seeds=10)
 
 
 def test_int8_stays_near_float32(model: GPT) -> None:

@@ -16,7 +16,13 @@ from nanochat.model.names import named_tensors
 from nanochat.native import build, library
 from tests.numerics.native.ahead import compiled
 from tests.numerics.native.rounded import int8_logits
-from tests.numerics.native.rows import TOLERANCE, in_company, random_tokens, row_by_row
+from tests.numerics.native.rows import (
+    TOLERANCE,
+    assert_float32_is_the_models,
+    assert_rows_are_the_same_in_any_company,
+    random_tokens,
+    row_by_row,
+)
 
 pytestmark = pytest.mark.usefixtures("kernels", "variant")
 
@@ -58,13 +64,7 @@ def model(request: pytest.FixtureRequest, random_model: Callable[[GPTConfig], GP
 
 
 def test_every_variant_computes_in_float32_what_the_model_does(model: GPT) -> None:
-    """Prompts and single tokens, in pieces of all sizes."""
-    tokens = random_tokens(model, 2)
-    native = NativeModel(model.config, named_tensors(model), num_threads=2)
-    with torch.inference_mode():
-        expected = model(torch.tensor(tokens))
-    for row, found in enumerate(row_by_row(native, tokens, seed=0)):
-        torch.testing.assert_close(found, expected[row], rtol=0.0, atol=TOLERANCE)
+    assert_float32_is_the_models(model, num_threads=2)
 
 
 def test_every_variant_computes_in_int8_what_rounded_matrices_give(model: GPT) -> None:
@@ -80,9 +80,4 @@ def test_every_variant_computes_in_int8_what_rounded_matrices_give(model: GPT) -
 
 @pytest.mark.parametrize("weights", ["fp32", "int8"])
 def test_in_every_variant_a_row_is_to_the_bit_the_same_in_any_company(model: GPT, weights: Weights) -> None:
-    tokens = random_tokens(model, 5)
-    alone = row_by_row(NativeModel(model.config, named_tensors(model), weights=weights), tokens, seed=0)
-    native = NativeModel(model.config, named_tensors(model), weights=weights, num_threads=2)
-    for seed in range(3):
-        for slot, start, logits in in_company(native, tokens, seed):
-            assert torch.equal(logits, alone[slot][start : start + len(logits)]), (seed, slot, start)
+    assert_rows_are_the_same_in_any_company(model, weights, num_seeds=3)
