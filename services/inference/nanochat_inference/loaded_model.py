@@ -4,6 +4,7 @@ One for the model in service and, around a swap, one for each older model whose 
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -43,8 +44,9 @@ class LoadedModel:
     pace: Pace
 
     @classmethod
-    def load(cls, folder: Path, settings: InferenceSettings) -> Self:
-        """Verify and read a checkpoint. Takes seconds: not for the engine's thread.
+    def load(cls, folder: Path, settings: InferenceSettings, on_progress: Callable[[], None] = lambda: None) -> Self:
+        """Verify and read a checkpoint. Takes seconds: not for the engine's thread. While it goes on, on_progress
+        is called again and again.
 
         Raises CheckpointCorrupt, and InvalidConfig where the precision that is asked for cannot be had.
         """
@@ -52,12 +54,12 @@ class LoadedModel:
         if settings.precision == "fp8":
             require_float8_weights(device)
         torch.set_num_threads(settings.resolved_num_threads)
-        checkpoint = store.load(folder, device)
+        checkpoint = store.load(folder, device, on_progress=on_progress)
         dtype = compute_dtype(device, "auto" if settings.precision == "int8" else settings.precision)
         with torch.device(device):
             model = GPT(checkpoint.config, dtype)
         try:
-            load_tensors(model, checkpoint.model_tensors)
+            load_tensors(model, checkpoint.model_tensors, on_progress)
         except InvalidConfig as exc:
             raise CheckpointCorrupt(f"checkpoint {folder}: {exc.message}") from exc
         model.requires_grad_(False).eval()
@@ -68,7 +70,7 @@ class LoadedModel:
             model,
             num_slots=settings.max_running,
             max_len=checkpoint.config.sequence_len,
-            weights=_weights(model, checkpoint.tokenizer, settings),
+            weights=_weights(model, checkpoint.tokenizer, settings, on_progress),
             is_frozen=True,
         )
         log.info("backend_chosen", extra={"backend": type(backend).__name__, "weights": backend.weights})
@@ -106,7 +108,7 @@ class LoadedModel:
         return self.scheduler.num_cached_tokens / (self.backend.num_slots * self.backend.max_len)
 
 
-def _weights(model: GPT, tokenizer: Tokenizer, settings: InferenceSettings) -> Weights:
+def _weights(model: GPT, tokenizer: Tokenizer, settings: InferenceSettings, on_progress: Callable[[], None]) -> Weights:
     """int8 where it is asked for or nothing is, and costs no more than it may.
 
     Raises InvalidConfig where it is asked for and costs more.
@@ -119,7 +121,7 @@ def _weights(model: GPT, tokenizer: Tokenizer, settings: InferenceSettings) -> W
     if limit == 0 or not NativeBackend.suits(model):
         return untested
     try:
-        cost_ratio = int8_cost_ratio(model, tokenizer)
+        cost_ratio = int8_cost_ratio(model, tokenizer, on_progress)
     except Unavailable as exc:
         log.warning("kernels_unavailable", extra={"reason": exc.message})
         return untested

@@ -53,7 +53,9 @@ class InferenceSettings(BaseSettings):
     max_body_bytes: int = Field(default=8 * 2**20, ge=1024)
     deadline_s: float = Field(default=600.0, gt=0, description="From a request's arrival to its last token.")
     worker_timeout_s: float = Field(
-        default=30.0, gt=0, description="A worker that is silent or makes no step for so long is killed."
+        default=30.0,
+        gt=0,
+        description="A worker that is silent, or does not go on with a step or a load, for so long is killed.",
     )
     drain_timeout_s: float = Field(default=30.0, ge=0, description="For running requests, after SIGTERM.")
     poll_interval_s: float = Field(default=1.0, gt=0, description="Between looks at the choice of model, and beats.")

@@ -10,14 +10,13 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from nanochat.checkpoint import manifest
@@ -111,17 +110,22 @@ def add_metrics(home: Path, identity: str, metrics: Mapping[str, float]) -> None
 
 
 def load(
-    folder: Path, device: torch.device | str = "cpu", *, with_optimizer: bool = False, is_verified: bool = False
+    folder: Path,
+    device: torch.device | str = "cpu",
+    *,
+    with_optimizer: bool = False,
+    is_verified: bool = False,
+    on_progress: Callable[[], None] = lambda: None,
 ) -> Checkpoint:
     """Verify every byte, unless somebody just has, then read. Tensors come in the dtypes they were saved in, weights on
-    `device`. Raises CheckpointCorrupt naming the bad file.
+    `device`. on_progress is called again and again while it goes on. Raises CheckpointCorrupt naming the bad file.
     """
     if not is_verified:
-        manifest.verify(folder)
+        manifest.verify(folder, on_progress)
     info = manifest.read_info(folder)
     try:
         tokenizer = Tokenizer.load(folder / "tokenizer.json")
-        model_tensors = load_file(folder / _MODEL, device=str(device))
+        model_tensors = _read_tensors(folder / _MODEL, device, on_progress)
         has_optimizer = with_optimizer and (folder / _OPTIMIZER).is_dir()
         optimizer_tensors = optimizer_state_files.read(folder / _OPTIMIZER) if has_optimizer else None
     except (DataError, SafetensorError, OSError) as exc:
@@ -149,6 +153,17 @@ def prune(home: Path, run: str, stage: str, keep_last: int, protected: Collectio
         for info in doomed:
             remove_folder(info.folder)
     return [info.id for info in doomed]
+
+
+def _read_tensors(path: Path, device: torch.device | str, on_progress: Callable[[], None]) -> dict[str, Tensor]:
+    """One by one, since no other thread runs while safetensors reads."""
+    tensors: dict[str, Tensor] = {}
+    file: Any
+    with safe_open(path, framework="pt", device=str(device)) as file:
+        for name in file.keys():  # noqa: SIM118 (it has no iterator)
+            tensors[name] = file.get_tensor(name)
+            on_progress()
+    return tensors
 
 
 @contextlib.contextmanager

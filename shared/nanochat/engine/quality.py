@@ -5,7 +5,9 @@ the same weights that counts.
 """
 
 import math
+from collections.abc import Callable
 from itertools import islice
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,18 +22,26 @@ _NUM_TOKENS = 1536
 _ROW_TOKENS = 256
 
 
-def int8_cost_ratio(model: GPT, tokenizer: Tokenizer) -> float:
-    """(int8 - float32) / float32, in bits per byte; below 0 where int8 happens to be better. Takes a second or two.
+def int8_cost_ratio(model: GPT, tokenizer: Tokenizer, on_progress: Callable[[], None] = lambda: None) -> float:
+    """(int8 - float32) / float32, in bits per byte; below 0 where int8 happens to be better. Takes a second or
+    two, in which on_progress is called again and again.
 
     Raises Unavailable where the CPU's kernels cannot be had.
     """
     rows = _rows(tokenizer, min(_ROW_TOKENS, model.config.sequence_len))
     length = max(map(len, rows))
-    full = bits_per_byte(NativeBackend(model, num_slots=1, max_len=length, weights="fp32"), tokenizer, rows)
-    return bits_per_byte(NativeBackend(model, num_slots=1, max_len=length, weights="int8"), tokenizer, rows) / full - 1
+
+    def cost(weights: Literal["fp32", "int8"]) -> float:
+        backend = NativeBackend(model, num_slots=1, max_len=length, weights=weights)
+        return bits_per_byte(backend, tokenizer, rows, on_progress)
+
+    full = cost("fp32")
+    return cost("int8") / full - 1
 
 
-def bits_per_byte(backend: Backend, tokenizer: Tokenizer, rows: list[list[int]]) -> float:
+def bits_per_byte(
+    backend: Backend, tokenizer: Tokenizer, rows: list[list[int]], on_progress: Callable[[], None] = lambda: None
+) -> float:
     """Of the tokens after the first of each row (BOS), computed in slot 0."""
     nats, num_bytes = 0.0, 0
     byte_lengths = tokenizer.token_byte_lengths()
@@ -46,6 +56,7 @@ def bits_per_byte(backend: Backend, tokenizer: Tokenizer, rows: list[list[int]])
             )
             num_bytes += sum(byte_lengths[target] for target in targets)
             start, previous = start + len(token_ids), token_ids[-1]
+            on_progress()
     return nats / (math.log(2) * max(num_bytes, 1))
 
 

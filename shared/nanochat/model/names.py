@@ -4,7 +4,7 @@ They are part of the file format, so they live here and not in the modules' attr
 checkpoint/store.py's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -46,8 +46,8 @@ def named_tensors(model: GPT) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def load_tensors(model: GPT, tensors: Mapping[str, Tensor]) -> None:
-    """Copy stored weights in, converting to each parameter's dtype and device.
+def load_tensors(model: GPT, tensors: Mapping[str, Tensor], on_progress: Callable[[], None] = lambda: None) -> None:
+    """Copy stored weights in, converting to each parameter's dtype and device. on_progress is called for each.
 
     Raises InvalidConfig, naming the tensor, where one is missing, unknown or of another shape; nothing is changed then.
     """
@@ -66,3 +66,4 @@ def load_tensors(model: GPT, tensors: Mapping[str, Tensor]) -> None:
             )
     for name, parameter in parameters.items():
         parameter.copy_(tensors[name])
+        on_progress()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nanochat.checkpoint import store
+from nanochat.checkpoint import manifest, store
 from nanochat.config import GPTConfig
 from nanochat.engine.backend import Chunk
 from nanochat.errors import InvalidConfig, Unavailable
@@ -51,6 +51,23 @@ def test_low_precision_computes_as_the_model_does_in_it(trained: tuple[GPT, Path
     with torch.inference_mode():
         expected = narrow(torch.tensor([token_ids]))[0]
     assert torch.equal(loaded.backend.forward_all(Chunk(0, 0, token_ids, -1)), expected)
+
+
+@pytest.mark.usefixtures("kernels")
+def test_a_load_tells_of_its_progress_by_file_tensor_and_text(trained: tuple[GPT, Path]) -> None:
+    model, folder = trained
+    num_told = [0, 0]
+
+    def tell(load: int) -> None:
+        num_told[load] += 1
+
+    plain, weighed = (InferenceSettings(device="cpu", precision=precision) for precision in ("fp32", "auto"))
+    LoadedModel.load(folder, plain, lambda: tell(0))
+    LoadedModel.load(folder, weighed, lambda: tell(1))
+    num_files = len(manifest.read(folder)["files"])  # all below a MiB
+    assert num_told[0] == num_files + 2 * len(named_tensors(model)), "tensors are read, and copied"
+    # 1536 tokens of text in rows of 32, each of them twice.
+    assert num_told[1] - num_told[0] >= 2 * 1536 // 32
 
 
 @pytest.mark.usefixtures("kernels")

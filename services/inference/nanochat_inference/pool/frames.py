@@ -155,10 +155,11 @@ class Family(_Control):
 
 class Beat(_Control):
     """A worker lives. `progress` grows with every step, and with a beat without anything to compute; where it does not,
-    the engine hangs."""
+    the engine hangs. `load_progress` grows while a checkpoint is loaded; where it does not, that hangs."""
 
     type: Literal["beat"] = "beat"
     progress: int
+    load_progress: int = 0
     metrics: list[Family]
 
 

@@ -1,7 +1,9 @@
 """Keeps one worker alive: starts it, brings it to the model in service, notices its end and its silence.
 
-A worker hangs when it has said nothing for a while, or has made no step though it has work; it is killed, since what
-hangs cannot be asked. One that had worked is started again at once; one that ends before it does, later each time.
+A worker hangs when it has said nothing for a while, has made no step though it has work, or loads its first checkpoint
+and that does not go on; it is killed, since what hangs cannot be asked. A load beside what is served is only told of: a
+kill would end the answers, and the next life would read from the same disk. One that had worked is started again at
+once; one that ends before it does, later each time.
 """
 
 import asyncio
@@ -17,8 +19,6 @@ log = logging.getLogger(__name__)
 
 # Loading torch from a slow disk, with every core taken.
 _START_TIMEOUT_S = 180.0
-# Loading a checkpoint may keep the interpreter to itself for some time.
-_LOADING_PATIENCE = 10
 _FIRST_DELAY_S, _MAX_DELAY_S = 0.5, 15.0
 # Lives in a row without an answer, from which on nobody should wait for the next.
 _HOPELESS = 3
@@ -105,6 +105,7 @@ class Supervisor:
         worker = self._worker
         loop = asyncio.get_running_loop()
         looked_at = loop.time()
+        told_load_at = 0.0
         while not worker.is_lost.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(worker.is_lost.wait(), self._beat_interval_s)
@@ -114,20 +115,28 @@ class Supervisor:
             was_away = now - looked_at > 3 * self._beat_interval_s  # this process itself: nothing was read meanwhile
             looked_at = now
             if was_away:
-                worker.heard_at = worker.went_on_at = now
+                worker.refresh()
             elif worker.is_up and (reason := self._hangs(now)):
                 log.error("worker_hangs", extra={"worker": worker.index, "pid": worker.pid, "reason": reason})
                 return reason
+            elif self._load_hangs(now) and worker.load_went_on_at != told_load_at:
+                told_load_at = worker.load_went_on_at
+                log.error("load_hangs", extra={"worker": worker.index, "pid": worker.pid})
         return ""
 
     def _hangs(self, now: float) -> str:
         worker = self._worker
-        patience_s = self._timeout_s * (_LOADING_PATIENCE if worker.is_loading else 1)
-        if now - worker.heard_at > patience_s:
-            return f"it said nothing for {patience_s:g} s"
-        if worker.flights and now - worker.went_on_at > patience_s:
-            return f"it made no step for {patience_s:g} s"
+        limit_s = self._timeout_s
+        if now - worker.heard_at > limit_s:
+            return f"it said nothing for {limit_s:g} s"
+        if worker.flights and now - worker.went_on_at > limit_s:
+            return f"it made no step for {limit_s:g} s"
+        if worker.served is None and self._load_hangs(now):
+            return f"it did not go on with a checkpoint for {limit_s:g} s"
         return ""
+
+    def _load_hangs(self, now: float) -> bool:
+        return self._worker.is_loading and now - self._worker.load_went_on_at > self._timeout_s
 
 
 def _how_it_ended(status: int | None) -> str:

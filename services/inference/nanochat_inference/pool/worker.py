@@ -88,18 +88,22 @@ class Worker:
         self._on_returned = on_returned
         self._reset()
 
+    def refresh(self) -> None:
+        """Its silence, and whatever it is at, counts from now."""
+        self.heard_at = self.went_on_at = self.load_went_on_at = _now()
+
     def _reset(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
         self._transport: asyncio.WriteTransport | None = None
         self._loading: asyncio.Future[ServedModel] | None = None
         self._loaded: tuple[str, ServedModel] | None = None
-        self._progress = -1
+        self._progress = self._load_progress = -1
         self.served = self.reference = None
         self.has_said_hello = asyncio.Event()
         self.is_lost = asyncio.Event()
         self.has_worked = False
         self._has_beaten = asyncio.Event()
-        self.heard_at = self.went_on_at = _now()
+        self.refresh()
 
     @property
     def pid(self) -> int | None:
@@ -196,6 +200,7 @@ class Worker:
         if self.is_lost.is_set():  # nobody would answer
             raise self._lost_loading()
         self._loading = asyncio.get_running_loop().create_future()
+        self.load_went_on_at = _now()
         self._send(Load(reference=reference, folder=folder))
         try:
             served = await self._loading
@@ -293,6 +298,8 @@ class Worker:
     def _take_beat(self, beat: Beat) -> None:
         if beat.progress != self._progress:
             self._progress, self.went_on_at = beat.progress, self.heard_at
+        if beat.load_progress != self._load_progress:
+            self._load_progress, self.load_went_on_at = beat.load_progress, self.heard_at
         self.metrics = beat.metrics
         self._has_beaten.set()
 

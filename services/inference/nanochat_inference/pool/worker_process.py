@@ -8,6 +8,7 @@ sequences; a loader; two that tokenize; some that wait for a grammar; one that w
 few for the calculator.
 """
 
+import contextlib
 import ctypes
 import gc
 import logging
@@ -24,7 +25,8 @@ from pathlib import Path
 import torch
 
 from nanochat.engine.grammar_compiler import GrammarCompiler
-from nanochat.errors import NanochatError
+from nanochat.errors import NanochatError, Unavailable
+from nanochat.native import library
 from nanochat.observability.logs import setup_logs
 from nanochat.protocol.generate import GenerateRequest, ResponseFormat, ServedModel
 from nanochat.tools.calculator import Calculator
@@ -81,6 +83,8 @@ class Worker:
         settings = configure.settings
         self._settings = settings
         self._device = resolve_device(settings.device)
+        if self._device.type == "cpu":
+            _prepare_kernels()
         self._outbox = Outbox(channel)
         self._metrics = Metrics()
         gpu.register_metrics(self._metrics.registry, self._device)
@@ -105,6 +109,7 @@ class Worker:
         self._requests: dict[int, Request | None] = {}  # None while it is prepared; guarded by the lock
         self._lock = threading.Lock()
         self._num_idle = 0  # beats with nothing for the engine to do
+        self._load_progress = 0  # the loader's thread alone adds to it
         self._is_stopping = threading.Event()
 
     def start(self) -> None:
@@ -204,7 +209,7 @@ class Worker:
     def _load(self, reference: str, folder: Path) -> None:
         """On the loader's thread, beside what is in service."""
         try:
-            loaded = LoadedModel.load(folder, self._settings)
+            loaded = LoadedModel.load(folder, self._settings, self._note_progress)
         except NanochatError as exc:
             self._outbox.post(NotLoaded(reference=reference, code=exc.code, message=exc.message))
         except Exception as exc:
@@ -213,6 +218,9 @@ class Worker:
         else:
             self._loaded = reference, loaded
             self._outbox.post(Loaded(reference=reference, served=self._served(loaded)))
+
+    def _note_progress(self) -> None:
+        self._load_progress += 1
 
     def _drop(self) -> None:
         self._loaded = None
@@ -236,7 +244,11 @@ class Worker:
 
     def _state(self) -> Beat:
         self._num_idle += self._runner.is_waiting  # whoever prepares requests is not the engine
-        return Beat(progress=self._runner.num_steps + self._num_idle, metrics=totals.snapshot(self._metrics.registry))
+        return Beat(
+            progress=self._runner.num_steps + self._num_idle,
+            load_progress=self._load_progress,
+            metrics=totals.snapshot(self._metrics.registry),
+        )
 
     def _beat(self) -> None:
         """On the heartbeat's thread."""
@@ -256,6 +268,12 @@ class Worker:
         if num_failures >= _MAX_FAILURES:
             log.critical("engine_broken", extra={"num_failures": num_failures})
             os._exit(_BROKEN_STATUS)
+
+
+def _prepare_kernels() -> None:
+    """Before the first load, which would not go on while they are compiled."""
+    with contextlib.suppress(Unavailable):  # they are not needed either, or whoever needs them says why not
+        library.load()
 
 
 def _give_back_memory() -> None:
