@@ -76,6 +76,9 @@ class Sequence:
         self.grammar: GrammarState | None = None  # set before the row runs, where response_format asks for one
         self.penalties = Penalties(params, prompt_ids) if params.changes_logits else None
         self._tokenizer = tokenizer
+        # Looked up once, not once a token.
+        self._end_ids = (tokenizer.special_id(ASSISTANT_END), tokenizer.special_id(BOS))
+        self._python_start, self._python_end = tokenizer.special_id(PYTHON_START), tokenizer.special_id(PYTHON_END)
         self._context_length = context_length
         # A generator of the row's own, on the CPU: the same numbers on every device. Each choice has its stream.
         self._random = random.Random() if params.seed is None else random.Random(f"{params.seed}/{index}")
@@ -107,20 +110,19 @@ class Sequence:
     def append(self, token_id: int, logprob: TokenLogprob | None = None) -> None:
         """Take a sampled token. Afterwards the row runs on, waits with an `expression`, or is finished."""
         assert not self.is_finished and self.expression is None, "this row takes no token now"
-        special = self._tokenizer.special_id
         self.pending = []
         self._push(token_id, sampled=True)
         if self.grammar is not None:
             self.grammar.accept(token_id)
-        if token_id in (special(ASSISTANT_END), special(BOS)):
+        if token_id in self._end_ids:
             self._finish("stop")
             return
         if logprob is not None:
             self._logprobs.append((self._stream.position, logprob))
-        if token_id == special(PYTHON_START) and self._span_start is None:
+        if token_id == self._python_start and self._span_start is None:
             self._stream.flush()
             self._span_start = len(self._stream.text)
-        elif token_id == special(PYTHON_END) and self._span_start is not None:
+        elif token_id == self._python_end and self._span_start is not None:
             self._stream.flush()
             self.expression = self._stream.text[self._span_start :]
         else:
@@ -195,14 +197,18 @@ class Sequence:
             return
         text = self._stream.text[self._num_shown :]
         self._num_shown = len(self._stream.text)
-        is_end = self.is_finished and not self._stream.is_stopped
-        told = [logprob for position, logprob in self._logprobs if is_end or position < self._num_shown]
+        told = self._told() if self._logprobs else []
         if not text and not (self.is_finished and told):
             return
         logprobs = None if self.params.logprobs is None else told
         self._events.append(Delta(index=self.index, text=text, num_tokens=self._num_untold, logprobs=logprobs))
         self._num_untold = 0
         self._logprobs = self._logprobs[len(told) :]
+
+    def _told(self) -> list[TokenLogprob]:
+        """Those of tokens that begin in what is shown; at the end, of all but what a stop string took away."""
+        is_end = self.is_finished and not self._stream.is_stopped
+        return [logprob for position, logprob in self._logprobs if is_end or position < self._num_shown]
 
 
 def _check_biased_tokens(params: SamplingParams, tokenizer: Tokenizer) -> None:

@@ -41,15 +41,18 @@ def run_step(
         for row in rows:
             if not row.num_computed and row.fork_of is None and row.scores is None:
                 prefixes.restore(row)
-    plan = _with_bounded_scores(plan_step(rows, budget, backend.max_chunk))
+    plan = plan_step(rows, budget, backend.max_chunk)
+    is_scoring = any(map(_is_scored, rows))  # seldom: then rows are not asked one by one
+    if is_scoring:
+        plan = _with_bounded_scores(plan)
     chunks = [_chunk(row, count) for row, count in plan]
-    counts = [count if _is_scored(row) else 1 for row, count in plan]  # of logits
-    logits = backend.forward_ends(chunks, counts) if any(map(_is_scored, rows)) else backend.forward(chunks)
+    counts = [count if is_scoring and _is_scored(row) else 1 for row, count in plan]  # of logits
+    logits = backend.forward_ends(chunks, counts) if is_scoring else backend.forward(chunks)
     sources: dict[Row, int] = {}  # a row that has all its tokens computed, and the place of its logits
     end = 0
     for (row, count), num_logits in zip(plan, counts, strict=True):
         end += num_logits
-        if _is_scored(row):
+        if is_scoring and _is_scored(row):
             _score(row, logits[end - num_logits : end])
         row.sequence.pending = row.sequence.pending[count:]
         row.num_computed += count

@@ -124,9 +124,11 @@ class Tokenizer:
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes a token stands for; empty for special tokens. Raises InvalidRequest outside the vocabulary."""
+        if 0 <= token_id < len(self._tokens):
+            return self._tokens[token_id]
         if not 0 <= token_id < self.vocab_size:
             raise InvalidRequest(f"token id {token_id} is outside the vocabulary of {self.vocab_size}.")
-        return self._tokens[token_id] if token_id < len(self._tokens) else b""
+        return b""
 
     def token_byte_lengths(self) -> list[int]:
         """Bytes of each token, (V,), for bits per byte: special tokens count none."""

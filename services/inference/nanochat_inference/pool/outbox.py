@@ -83,12 +83,18 @@ def _frames(waiting: Seq[BaseModel | tuple[int, Seq[GenerateEvent]]]) -> list[by
 
 
 def _events(number: int, events: Seq[GenerateEvent]) -> Events:
+    num_ended = num_tokens = 0
+    for event in events:
+        if isinstance(event, Delta):
+            num_tokens += event.num_tokens
+        elif isinstance(event, Finished):
+            num_ended += 1
     return Events(
         number=number,
-        num_ended=sum(isinstance(event, Finished) for event in events),
-        num_tokens=sum(event.num_tokens for event in events if isinstance(event, Delta)),
+        num_ended=num_ended,
+        num_tokens=num_tokens,
         is_last=isinstance(events[-1], Done | GenerateError),
-        text=b"".join(b"data: " + event.model_dump_json().encode() + b"\n\n" for event in events),
+        text=b"".join([b"data: " + event.model_dump_json().encode() + b"\n\n" for event in events]),
     )
 
 
