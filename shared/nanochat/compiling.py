@@ -1,5 +1,5 @@
-"""What torch's compiler is told of single functions, without loading it: its own decorators do so as they are used, and
-its custom operations as they are first called. That takes as long again as torch itself, and most processes compile
+"""What torch's compiler is told of single functions, without loading it: its own decorators load it where they stand,
+its custom operations when they are first called. That takes as long again as torch itself, and most processes compile
 nothing.
 
 Whether a model is compiled is recipes/device.py's choice.

@@ -13,7 +13,7 @@ from typing import Self
 import aiohttp
 from yarl import URL
 
-# Open streams are bounded by inference, which refuses what it cannot queue; this is the last line behind that.
+# Of one kind of peer. Inference refuses what it cannot queue long before; of jobs' streams this is the bound.
 _MAX_CONNECTIONS = 1000
 # Below the five seconds after which uvicorn closes an idle connection, so that no request meets a closing one.
 _IDLE_CONNECTION_S = 2.0

@@ -5,6 +5,7 @@ Unicode line break would cut such an event in two, so what is sent escapes them.
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 
 from prometheus_client import Gauge
@@ -17,6 +18,8 @@ from nanochat.errors import Unavailable
 KEEP_ALIVE = b": keep-alive\n\n"
 DONE = b"data: [DONE]\n\n"
 _MAX_EVENT_BYTES = 16 * 2**20
+# For a client that has stopped reading, once its stream is to end: then the server breaks the connection.
+_LAST_SEND_S = 1.0
 _UNSAFE = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 
 
@@ -77,7 +80,12 @@ class EventStream(Response):
             with self._active.track_inprogress():
                 await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
                 await self._pump(send, ends)
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                last = send({"type": "http.response.body", "body": b"", "more_body": False})
+                if any(end.done() for end in ends):
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(last, _LAST_SEND_S)
+                else:
+                    await last
         finally:
             for end in ends:
                 end.cancel()

@@ -72,6 +72,7 @@ class LoadedModel:
             max_len=checkpoint.config.sequence_len,
             weights=_weights(model, checkpoint.tokenizer, settings, on_progress),
             is_frozen=True,
+            on_progress=on_progress,
         )
         log.info("backend_chosen", extra={"backend": type(backend).__name__, "weights": backend.weights})
         return cls.of(backend, model, checkpoint.tokenizer, settings, checkpoint.info.id, checkpoint.info.created)

@@ -55,7 +55,7 @@ class InferenceSettings(BaseSettings):
     worker_timeout_s: float = Field(
         default=30.0,
         gt=0,
-        description="A worker that is silent, or does not go on with a step or a load, for so long is killed.",
+        description="A worker that is silent, or does not go on with a step or its first load, for so long is killed.",
     )
     drain_timeout_s: float = Field(default=30.0, ge=0, description="For running requests, after SIGTERM.")
     poll_interval_s: float = Field(default=1.0, gt=0, description="Between looks at the choice of model, and beats.")

@@ -6,7 +6,7 @@ torch_backend.py   GPT and KVCache on any device of torch's
 Which rows run, and with how many of their tokens, is decided above (plan.py); what is made of the logits, too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 from torch import Tensor
@@ -40,7 +40,7 @@ class BlockStore(Protocol):
 
 class Backend(Protocol):
     """Slots hold a sequence each, of max_len tokens at most; max_chunk are the most tokens of a slot in one step.
-    step_tokens, of all slots, are enough for a step where nobody waits for the next token: more make none faster.
+    step_tokens, of all slots, are the most that are worth computing at once where nobody waits for a next token.
 
     A slot may go back: a chunk that starts before the end of what its slot holds replaces the rest. It starts at 0, or
     at most max_chunk tokens before the farthest end since the slot last began at 0 or was restored: layers with a
@@ -70,7 +70,7 @@ class Backend(Protocol):
         """
 
     def copy_slot(self, source: int, target: int, length: int) -> None:
-        """Make target hold the first `length` tokens of source, all that source holds."""
+        """Make target hold the first `length` tokens of source, all that source holds. It may go back as source may."""
 
     def block_bytes(self) -> int:
         """What one block of a store takes."""
@@ -80,11 +80,18 @@ class Backend(Protocol):
 
 
 def make_backend(
-    model: GPT, *, num_slots: int, max_len: int, weights: Weights = "fp32", is_frozen: bool = False
+    model: GPT,
+    *,
+    num_slots: int,
+    max_len: int,
+    weights: Weights = "fp32",
+    is_frozen: bool = False,
+    on_progress: Callable[[], None] = lambda: None,
 ) -> Backend:
     """The kernels of the CPU for a float32 model on it, where they can be had; else torch.
 
-    is_frozen: the weights will not change; the backend then keeps of the model what it needs.
+    is_frozen: the weights will not change; the backend then keeps of the model what it needs. on_progress is called
+    again and again while matrices are packed.
 
     "auto" takes int8 where the kernels are and torch's own dtype elsewhere; what that costs is not looked at here
     (quality.py). Raises InvalidConfig where int8 is asked for and cannot be had.
@@ -95,7 +102,14 @@ def make_backend(
     if NativeBackend.suits(model):
         try:
             native: Literal["fp32", "int8"] = "fp32" if weights == "fp32" else "int8"
-            return NativeBackend(model, num_slots=num_slots, max_len=max_len, weights=native, is_frozen=is_frozen)
+            return NativeBackend(
+                model,
+                num_slots=num_slots,
+                max_len=max_len,
+                weights=native,
+                is_frozen=is_frozen,
+                on_progress=on_progress,
+            )
         except Unavailable as exc:
             if weights == "int8":
                 raise InvalidConfig(f"int8 weights need the CPU's kernels: {exc.message}", param="precision") from exc

@@ -1,6 +1,6 @@
 """A step by the CPU's own kernels: rows of any length side by side without padding, each as if it were alone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -25,9 +25,17 @@ class NativeBackend:
     num_torch_threads: int | None = 1
 
     def __init__(
-        self, model: GPT, *, num_slots: int, max_len: int, weights: Literal["fp32", "int8"], is_frozen: bool = False
+        self,
+        model: GPT,
+        *,
+        num_slots: int,
+        max_len: int,
+        weights: Literal["fp32", "int8"],
+        is_frozen: bool = False,
+        on_progress: Callable[[], None] = lambda: None,
     ) -> None:
         """As many threads as torch is set to. is_frozen: the weights will not change, so the model need not be kept.
+        on_progress is called for each matrix that is packed.
 
         Raises Unavailable where the kernels cannot be had.
         """
@@ -37,7 +45,11 @@ class NativeBackend:
         self._parameters = [] if is_frozen else list(model.parameters())
         self._version = self._current_version()
         self._native = NativeModel(
-            model.config, named_tensors(model), weights=weights, num_threads=torch.get_num_threads()
+            model.config,
+            named_tensors(model),
+            weights=weights,
+            num_threads=torch.get_num_threads(),
+            on_progress=on_progress,
         )
         self._cache = self._native.new_cache(num_slots, max_len, min(MAX_CHUNK, max_len))
 

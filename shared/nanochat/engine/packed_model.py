@@ -4,7 +4,7 @@ What a step computes is gpt.py's; how, model.h's. Which sequence sits in which s
 """
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -27,12 +27,20 @@ class NativeModel:
     """
 
     def __init__(
-        self, config: GPTConfig, tensors: Mapping[str, Tensor], *, weights: Weights = "fp32", num_threads: int = 1
+        self,
+        config: GPTConfig,
+        tensors: Mapping[str, Tensor],
+        *,
+        weights: Weights = "fp32",
+        num_threads: int = 1,
+        on_progress: Callable[[], None] = lambda: None,
     ) -> None:
+        """on_progress is called for each matrix that is packed."""
         self.config = config
         self.weights: Weights = weights
         self.num_threads = num_threads = min(num_threads, library.MAX_THREADS)
         self._library = library.load()
+        self._on_progress = on_progress
         self._kept: list[Tensor] = []
         windows = np.array(config.windows, dtype=np.int32)
         self._handle = self._library.call("model_new", _struct(config, weights, num_threads), windows.ctypes.data)
@@ -112,6 +120,7 @@ class NativeModel:
     def _set_matrix(self, layer: int, which: int, weight: Tensor) -> None:
         plain = _plain(weight)
         self._call("model_set_matrix", layer, which, plain.data_ptr(), *plain.shape)
+        self._on_progress()
 
     def _keep(self, tensor: Tensor) -> int:
         """The address of a tensor that the kernels read for as long as they live."""

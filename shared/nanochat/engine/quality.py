@@ -32,7 +32,7 @@ def int8_cost_ratio(model: GPT, tokenizer: Tokenizer, on_progress: Callable[[], 
     length = max(map(len, rows))
 
     def cost(weights: Literal["fp32", "int8"]) -> float:
-        backend = NativeBackend(model, num_slots=1, max_len=length, weights=weights)
+        backend = NativeBackend(model, num_slots=1, max_len=length, weights=weights, on_progress=on_progress)
         return bits_per_byte(backend, tokenizer, rows, on_progress)
 
     full = cost("fp32")

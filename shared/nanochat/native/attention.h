@@ -38,13 +38,12 @@ struct FetchBeside {
     __builtin_prefetch(static_cast<const char*>(line) + distance, 0, 2);
   }
 };
-// Or one line of a block after the other.
-struct FetchBlock {
+// Or so many of the lines from `at` to `end` each time.
+struct FetchLines {
   const char *at = nullptr, *end = nullptr;
+  int count = 0;
   NANOCHAT_INLINE void operator()(int, const void*) {
-    if (at >= end) return;
-    __builtin_prefetch(at, 0, 2);
-    at += kLine;
+    for (int i = 0; i < count && at < end; ++i, at += kLine) __builtin_prefetch(at, 0, 2);
   }
 };
 
@@ -173,10 +172,12 @@ class Attention {
     f32x16 sums[R][P] = {};
     for (int block = first_block; block <= last_block; ++block) {
       const int i = block - first_block;
-      FetchBlock fetch;
+      FetchLines fetch;
       if (i < soon.count) {
-        fetch.at = reinterpret_cast<const char*>(cache_.template keys<T>(soon.slot, soon.first + i, soon.head));
-        fetch.end = fetch.at + cache_.key_size() * sizeof(T);
+        constexpr size_t kCalls = kBlock * P;
+        const size_t bytes = cache_.key_size() * sizeof(T);
+        const auto* first = reinterpret_cast<const char*>(cache_.template keys<T>(soon.slot, soon.first + i, soon.head));
+        fetch = {first, first + bytes, static_cast<int>((bytes / kLine + kCalls - 1) / kCalls)};
       }
       multiply_tile<R, P>(weights + static_cast<size_t>(i) * kBlock, keys,
                           cache_.template values<T>(slot, block, head) + channel, kLanes, cache_.padded_dim, kBlock, sums, fetch);

@@ -106,10 +106,21 @@ class Library:
         return result or 0
 
 
-@cache
 def load() -> Library:
-    """The model's step, once a process; compiled on first use into $NANOCHAT_HOME/native. Raises Unavailable."""
-    return open_step(find_or_compile(_folder(), STEP))
+    """The model's step; compiled on first use into $NANOCHAT_HOME/native, which a process tries once. Raises
+    Unavailable."""
+    found = _step()
+    if isinstance(found, Unavailable):
+        raise found
+    return found
+
+
+@cache
+def _step() -> Library | Unavailable:
+    try:
+        return open_step(find_or_compile(_folder(), STEP))
+    except Unavailable as exc:
+        return exc
 
 
 def open_step(path: Path) -> Library:

@@ -27,13 +27,17 @@ constexpr int kRows = 6, kPanels = 1;
 
 // What int8 takes at once, in rows and k.
 #if defined(__AMX_INT8__)
+constexpr bool kHasTiles = true;
 constexpr int kInt8Rows = 2 * kTileRows, kInt8Depth = kTileDepth;
 #else
+constexpr bool kHasTiles = false;
 constexpr int kInt8Rows = kRows, kInt8Depth = 4;
 #endif
 
 // Rows of activations that one task takes: enough to make up for reading its panels.
 constexpr int kTaskRows = 64;
+// So that whole tiles of rows lie within a whole task's, for which buffers have room.
+static_assert(!kHasTiles || kTaskRows % kInt8Rows == 0);
 
 // A panel's lines: one k of sixteen floats, or four k of them in int8.
 static_assert(kLine == kLanes * sizeof(float));

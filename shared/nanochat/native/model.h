@@ -134,7 +134,7 @@ class Model {
     const int C = config.n_embd;
     // Sizes are noted last: where memory runs out in between, the next step begins anew.
     if (M > room_) {
-      const int room = round_up(M, 64);
+      const int room = round_up(M, kTaskRows);
       x_ = Rows(room, C), x0_ = Rows(room, C), middle_ = Rows(room, C), h_ = Rows(room, C), y_ = Rows(room, C);
       qkv_ = Rows(room, layers[0].qkv.padded_N());
       wide_ = Rows(room, 4 * C);

@@ -17,8 +17,9 @@ from nanochat_inference.pool.worker import Worker
 
 log = logging.getLogger(__name__)
 
-# Loading torch from a slow disk, with every core taken.
-_START_TIMEOUT_S = 180.0
+# Loading torch from a slow disk, with every core taken, and compiling the CPU's kernels where none are: build.py gives
+# that 300 s.
+_START_TIMEOUT_S = 480.0
 _FIRST_DELAY_S, _MAX_DELAY_S = 0.5, 15.0
 # Lives in a row without an answer, from which on nobody should wait for the next.
 _HOPELESS = 3
