@@ -5,7 +5,7 @@
 // sums run over positions in order, so that neither its neighbours nor the size of a step changes its result.
 //
 // Decoding is bound by reading keys and values: while keys are read, their values are asked for, and while those are read,
-// the keys of the thread's next task. So memory has as much to do in either half.
+// keys of the thread's next task: memory has to do in either half.
 #pragma once
 
 #include <limits>
@@ -38,12 +38,13 @@ struct FetchBeside {
     __builtin_prefetch(static_cast<const char*>(line) + distance, 0, 2);
   }
 };
-// Or so many of the lines from `at` to `end` each time.
+// Or the next of the lines from `at` to `end`, of which some may be left: two at a time, so that none is, were slower.
 struct FetchLines {
   const char *at = nullptr, *end = nullptr;
-  int count = 0;
   NANOCHAT_INLINE void operator()(int, const void*) {
-    for (int i = 0; i < count && at < end; ++i, at += kLine) __builtin_prefetch(at, 0, 2);
+    if (at >= end) return;
+    __builtin_prefetch(at, 0, 2);
+    at += kLine;
   }
 };
 
@@ -174,10 +175,8 @@ class Attention {
       const int i = block - first_block;
       FetchLines fetch;
       if (i < soon.count) {
-        constexpr size_t kCalls = kBlock * P;
-        const size_t bytes = cache_.key_size() * sizeof(T);
         const auto* first = reinterpret_cast<const char*>(cache_.template keys<T>(soon.slot, soon.first + i, soon.head));
-        fetch = {first, first + bytes, static_cast<int>((bytes / kLine + kCalls - 1) / kCalls)};
+        fetch = {first, first + cache_.key_size() * sizeof(T)};
       }
       multiply_tile<R, P>(weights + static_cast<size_t>(i) * kBlock, keys,
                           cache_.template values<T>(slot, block, head) + channel, kLanes, cache_.padded_dim, kBlock, sums, fetch);
