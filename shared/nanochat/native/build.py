@@ -1,4 +1,4 @@
-"""Finds a compiled library for this machine's instructions, or compiles it: once, in about fifteen seconds.
+"""Finds a compiled library for this machine's instructions, or compiles it: once, in half a minute or so.
 
 `python -m nanochat.native.build` compiles both ahead, beside this file; with --every-variant for all processors of this
 architecture, as images need that have no compiler and do not know where they will run.
