@@ -20,6 +20,7 @@ FOLDER = Path(__file__).parents[2] / "docker" / "grafana" / "dashboards"
 # What Grafana puts in for a panel of an hour and its own settings.
 VARIABLES = {"$__rate_interval": "20s", "$job_name": ".*"}
 RUN = "watched"
+SERVICES = {"gateway", "trainer", "worker", "inference"}
 # These depend on how busy the machine is, and how full its disk.
 OF_THE_MACHINE = "TimeToFirstTokenHigh|DiskNearlyFull"
 
@@ -37,7 +38,8 @@ def panels() -> list[tuple[str, str, str]]:
 @pytest.fixture(scope="module")
 def watched(prometheus: Prometheus, stack: RealStack) -> Prometheus:
     """After answers, refusals and a run that Prometheus has seen."""
-    wait_until(lambda: prometheus.query('up{job="worker"} == 1'), "Prometheus scrapes the worker", 60.0)
+    # A rate is between two values: what was counted before the first look at a service is in none.
+    wait_until(lambda: seen_services(prometheus) >= SERVICES, "Prometheus has seen all services", 60.0)
     tokenizer = next(job["id"] for job in stack.get("/v1/jobs")["data"] if job["kind"] == "tokenizer")
     # Some seconds of steps between evaluations: a speed is one between two reports, and Prometheus has to pass by.
     steps = {"num_iterations": 600, "eval_every": 300, "save_every": 300}
@@ -51,6 +53,10 @@ def watched(prometheus: Prometheus, stack: RealStack) -> Prometheus:
     wait_until(lambda: stack.job(job["id"])["status"] in ("succeeded", "failed"), "the run ends", 180.0)
     assert stack.job(job["id"])["status"] == "succeeded", stack.job(job["id"])["error"]
     return prometheus
+
+
+def seen_services(prometheus: Prometheus) -> set[str]:
+    return {labels["job"] for labels, _ in prometheus.query("up == 1")}
 
 
 def _chat(stack: RealStack, *, stream: bool) -> None:
