@@ -254,7 +254,7 @@ class Worker:
         """On the heartbeat's thread."""
         num_freed = 0
         while not self._is_stopping.wait(self._configure.beat_interval_s):
-            if not self._runner.is_alive:
+            if not self._runner.is_alive and not self._is_stopping.is_set():  # in this order: stop() is the other way
                 log.critical("engine_ended")
                 os._exit(_BROKEN_STATUS)
             if (now_freed := self._runner.num_freed) > num_freed:
