@@ -136,7 +136,7 @@ bench: setup .setup/dev
 	@$(BIN)/nanochat bench engine --rounds 2 $(if $(wildcard $(PEERS)/python),--vllm-python $(PEERS)/python)
 	@$(BIN)/nanochat bench serve --random-model 4
 	@$(BIN)/nanochat bench serve --random-model 12 --case long-prompt
-	@$(BIN)/nanochat bench serve --random-model 4 --case second-turn
+	@$(BIN)/nanochat bench serve --random-model 12 --case second-turn
 	@$(BIN)/nanochat bench serve --random-model 4 --case memory --num-requests 2000
 	@$(BIN)/python -m pytest tests/bench -q
 

@@ -6,7 +6,7 @@ torch_backend.py   GPT and KVCache on any device of torch's
 Which rows run, and with how many of their tokens, is decided above (plan.py); what is made of the logits, too.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 from torch import Tensor
@@ -31,11 +31,12 @@ class Chunk(NamedTuple):
 class BlockStore(Protocol):
     """Room for blocks of BLOCK_TOKENS positions outside of any slot, by index."""
 
-    def save(self, slot: int, block: int, index: int) -> None:
-        """Copy positions block * BLOCK_TOKENS and on of a slot, all of them computed, none of them long ago."""
+    def save(self, slot: int, blocks: Mapping[int, int]) -> None:
+        """Copy blocks of a slot, the first ones first, each to its index: positions block * BLOCK_TOKENS and on, all of
+        them computed, none of them long ago."""
 
-    def restore(self, slot: int, block: int, index: int) -> None:
-        """Copy them back; blocks of a slot in order, from the first one on."""
+    def restore(self, slot: int, blocks: Mapping[int, int]) -> None:
+        """Copy back all that a slot begins with, from its first block on."""
 
 
 class Backend(Protocol):

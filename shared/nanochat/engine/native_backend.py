@@ -1,6 +1,6 @@
 """A step by the CPU's own kernels: rows of any length side by side without padding, each as if it were alone."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -79,7 +79,7 @@ class NativeBackend:
         return self._cache.block_bytes
 
     def new_block_store(self, num_blocks: int) -> BlockStore:
-        return _Store(self._cache, num_blocks)
+        return _Store(self._native, self._cache, num_blocks)
 
     def _step(self, chunks: Sequence[Chunk], wanted: Sequence[int]) -> Tensor:
         version = self._current_version()
@@ -101,15 +101,14 @@ class NativeBackend:
 
 
 class _Store:
-    def __init__(self, cache: NativeCache, num_blocks: int) -> None:
-        self._cache = cache
+    def __init__(self, native: NativeModel, cache: NativeCache, num_blocks: int) -> None:
+        self._native, self._cache = native, cache
         # Left empty: the system gives memory as it is written.
         self._blocks = np.empty((num_blocks, cache.block_bytes), dtype=np.uint8)
-        self._stride = cache.block_bytes
         self._address = self._blocks.ctypes.data
 
-    def save(self, slot: int, block: int, index: int) -> None:
-        self._cache.save_block(slot, block, self._address + index * self._stride)
+    def save(self, slot: int, blocks: Mapping[int, int]) -> None:
+        self._native.save_blocks(self._cache, slot, blocks, self._address)
 
-    def restore(self, slot: int, block: int, index: int) -> None:
-        self._cache.restore_block(slot, block, self._address + index * self._stride)
+    def restore(self, slot: int, blocks: Mapping[int, int]) -> None:
+        self._native.restore_blocks(self._cache, slot, blocks, self._address)

@@ -98,6 +98,19 @@ class NativeModel:
         )
         return logits
 
+    def save_blocks(self, cache: "NativeCache", slot: int, blocks: Mapping[int, int], address: int) -> None:
+        """Write blocks of 16 positions, the first ones first, each to its place from an address on: cache.block_bytes
+        apart. Raises IndexError where a slot or a block is out of range, with nothing written."""
+        self._copy_blocks("save_blocks", cache, slot, blocks, address)
+
+    def restore_blocks(self, cache: "NativeCache", slot: int, blocks: Mapping[int, int], address: int) -> None:
+        """And back: neighbours there are neighbours here."""
+        self._copy_blocks("restore_blocks", cache, slot, blocks, address)
+
+    def _copy_blocks(self, name: str, cache: "NativeCache", slot: int, blocks: Mapping[int, int], address: int) -> None:
+        table = np.array([*blocks.items()], dtype=np.int32)
+        self._call(name, cache.handle, slot, table.ctypes.data, len(blocks), address)
+
     def _pack(self, tensors: Mapping[str, Tensor]) -> None:
         config = self.config
         for i in range(config.n_layer):
@@ -145,13 +158,6 @@ class NativeCache:
 
     def copy_slot(self, source: int, target: int, length: int) -> None:
         self._library.call("cache_copy_slot", self.handle, source, target, length)
-
-    def save_block(self, slot: int, block: int, address: int) -> None:
-        """Write a block of 16 positions, block_bytes of them, to an address."""
-        self._library.call("cache_save_block", self.handle, slot, block, address)
-
-    def restore_block(self, slot: int, block: int, address: int) -> None:
-        self._library.call("cache_restore_block", self.handle, slot, block, address)
 
 
 def _plain(tensor: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ sequence longer than the whole store the beginning stays.
 """
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from nanochat.engine.backend import BLOCK_TOKENS, Backend
@@ -45,46 +46,68 @@ class PrefixCache:
             found = self._ids.get((chain[-1] if chain else _ROOT, _tokens(ids, block)))
             if found is None:
                 break
-            self._store.restore(row.slot, block, self._kept[found].place)
             chain.append(found)
+        if chain:
+            self._store.restore(row.slot, {block: self._kept[found].place for block, found in enumerate(chain)})
         self._touch(chain)
         row.kept_blocks = chain
         row.num_computed = row.sequence.num_cached = len(chain) * BLOCK_TOKENS
         row.sequence.pending = ids[row.num_computed :]
 
-    def keep(self, row: Row) -> None:
-        """Keep the blocks that a row has completed since the last call."""
+    def keep(self, rows: Iterable[Row]) -> None:
+        """Keep the blocks that rows have completed since the last call: before their next step, which may take from a
+        layer with a window what it no longer needs, and before their slots are given to others."""
+        for row in rows:
+            self._keep(row)
+
+    def _keep(self, row: Row) -> None:
         chain = row.kept_blocks
         if (len(chain) + 1) * BLOCK_TOKENS > row.num_computed or not self._num_blocks:
             return
         ids = row.sequence.prompt_ids + row.sequence.generated_ids
         self._touch(chain)  # the new blocks shall not take the places of those they lie behind
+        last_id = self._last_id
+        new: dict[int, int] = {}
         while (len(chain) + 1) * BLOCK_TOKENS <= row.num_computed:
-            chain.append(self._keep_block(chain, ids, row.slot))
+            chain.append(self._keep_block(chain, ids, new))
         self._touch(chain)
+        if new:
+            try:
+                self._store.save(row.slot, new)
+            except BaseException:
+                self._forget_since(last_id)
+                raise
 
-    def _keep_block(self, chain: list[int], ids: list[int], slot: int) -> int:
-        """The id of a chain's next block; once one is not kept, none behind it is."""
+    def _keep_block(self, chain: list[int], ids: list[int], new: dict[int, int]) -> int:
+        """The id of a chain's next block; once one is not kept, none behind it is. A new one has to be saved."""
         block, before = len(chain), chain[-1] if chain else _ROOT
         if block >= self._num_blocks or (chain and before not in self._kept):
             return _NOT_KEPT
         key = (before, _tokens(ids, block))
-        found = self._ids.get(key) or self._add(key, slot, block)
+        found = self._ids.get(key)
+        if found is None:
+            found = self._add(key)
+            new[block] = self._kept[found].place
         self._kept.move_to_end(found)
         return found
 
-    def _add(self, key: _Key, slot: int, block: int) -> int:
+    def _add(self, key: _Key) -> int:
         if not self._free:
             _, oldest = self._kept.popitem(last=False)
             del self._ids[oldest.key]
             self._free.append(oldest.place)
-        index = self._free.pop()
-        self._store.save(slot, block, index)
         # Never used twice, so that no block is found behind another than the one it was computed behind.
         self._last_id += 1
         self._ids[key] = self._last_id
-        self._kept[self._last_id] = _Kept(key, index)
+        self._kept[self._last_id] = _Kept(key, self._free.pop())
         return self._last_id
+
+    def _forget_since(self, last_id: int) -> None:
+        """Whatever was added after that one."""
+        for block_id in [each for each in self._kept if each > last_id]:
+            forgotten = self._kept.pop(block_id)
+            del self._ids[forgotten.key]
+            self._free.append(forgotten.place)
 
     def _touch(self, chain: list[int]) -> None:
         """From the last to the first: what others lie behind goes last."""

@@ -21,10 +21,10 @@ DEFAULT_BUDGET = 1024
 
 
 class Step(NamedTuple):
-    """What a step did: the rows that were sampled a token, how many rows took part, and tokens computed for them."""
+    """What a step did: the rows that were sampled a token, those that took part, and tokens computed for them."""
 
     sampled: list[Row]
-    num_rows: int
+    rows: list[Row]
     num_tokens: int
 
 
@@ -35,7 +35,8 @@ def run_step(
     """Advance rows that are in distinct slots and wait for no tool.
 
     At most about `budget` tokens are computed (plan.py). With `prefixes`, fresh rows begin with what is kept of their
-    prompt, but for those whose prompt is scored: all of it is computed, and kept.
+    prompt, but for those whose prompt is scored: all of it is computed. What a step has computed is kept by
+    prefixes.keep(), of the step's rows, once their tokens are told: whoever waits for those does not wait for that.
     """
     if prefixes is not None:
         for row in rows:
@@ -58,8 +59,6 @@ def run_step(
         row.num_computed += count
         if not row.sequence.pending:
             sources[row] = end - 1
-        if prefixes is not None:
-            prefixes.keep(row)
     for row in rows:
         if row.fork_of is not None and row.fork_of in sources:
             _fork(backend, row)
@@ -71,7 +70,7 @@ def run_step(
         # Most steps sample every row once, in order: then nothing has to be copied.
         wanted = logits if places == list(range(len(logits))) else logits[places]
         append_sampled([row.sequence for row in sampled], wanted)
-    return Step(sampled, len(plan), sum(count for _, count in plan))
+    return Step(sampled, [row for row, _ in plan], sum(count for _, count in plan))
 
 
 # Prompt tokens scored in a step: (256, V) float32 logits are 32 MiB at V = 32768.

@@ -3,7 +3,7 @@
 On CUDA that batch is a recording (decode_graphs.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -128,20 +128,23 @@ class _Store:
         ]
 
     @torch.inference_mode()
-    def save(self, slot: int, block: int, index: int) -> None:
+    def save(self, slot: int, blocks: Mapping[int, int]) -> None:
         for room, saved in zip(self._cache.rooms, self._saved, strict=True):
-            saved[index] = room[:, :, slot, _places(room, block)]
+            saved[[*blocks.values()]] = room[:, :, slot, _places(room, [*blocks])].movedim(2, 0)
 
     @torch.inference_mode()
-    def restore(self, slot: int, block: int, index: int) -> None:
+    def restore(self, slot: int, blocks: Mapping[int, int]) -> None:
         for room, saved in zip(self._cache.rooms, self._saved, strict=True):
-            room[:, :, slot, _places(room, block)] = saved[index]
+            newest = -(room.size(3) // BLOCK_TOKENS)  # as many as a ring holds
+            kept = saved[[*blocks.values()][newest:]]
+            room[:, :, slot, _places(room, [*blocks][newest:])] = kept.movedim(0, 2)
         self._stale.add(slot)
 
 
-def _places(room: Tensor, block: int) -> slice:
-    first = block * BLOCK_TOKENS % room.size(3)
-    return slice(first, first + BLOCK_TOKENS)
+def _places(room: Tensor, blocks: Sequence[int]) -> Tensor:
+    """Where a room has the positions of blocks: (blocks, BLOCK_TOKENS)."""
+    firsts = torch.tensor(blocks, device=room.device)[:, None] * BLOCK_TOKENS
+    return (firsts + torch.arange(BLOCK_TOKENS, device=room.device)) % room.size(3)
 
 
 def _groups(chunks: Sequence[Chunk]) -> list[list[int]]:

@@ -21,6 +21,19 @@ T* made(const Make& make) {
     return nullptr;
   }
 }
+
+template <typename Copy>
+int copied(const KVCache& cache, int slot, const KeptBlock* blocks, int num_blocks, const Copy& copy) {
+  try {
+    const std::vector<KeptBlock> all(blocks, blocks + num_blocks);
+    for (const auto& one : all)
+      if (!cache.has_block(slot, one.block) || one.place < 0) return kOutOfRange;
+    copy(all);
+    return 0;
+  } catch (const std::bad_alloc&) {
+    return kNoMemory;
+  }
+}
 }  // namespace
 
 extern "C" {
@@ -81,15 +94,14 @@ int nanochat_cache_copy_slot(const KVCache* cache, int source, int target, int l
   cache->copy_slot(source, target, length);
   return 0;
 }
-int nanochat_cache_save_block(const KVCache* cache, int slot, int block, uint8_t* saved) {
-  if (!cache->has_block(slot, block)) return kOutOfRange;
-  cache->save_block(slot, block, saved);
-  return 0;
+
+// blocks: (num_blocks,), the first ones of the slot first. kept: room for as many as their places ask for.
+int nanochat_save_blocks(Model* model, const KVCache* cache, int slot, const KeptBlock* blocks, int num_blocks, uint8_t* kept) {
+  return copied(*cache, slot, blocks, num_blocks, [&](const auto& all) { model->save_blocks(*cache, slot, all, kept); });
 }
-int nanochat_cache_restore_block(const KVCache* cache, int slot, int block, const uint8_t* saved) {
-  if (!cache->has_block(slot, block)) return kOutOfRange;
-  cache->restore_block(slot, block, saved);
-  return 0;
+int nanochat_restore_blocks(Model* model, const KVCache* cache, int slot, const KeptBlock* blocks, int num_blocks,
+                            const uint8_t* kept) {
+  return copied(*cache, slot, blocks, num_blocks, [&](const auto& all) { model->restore_blocks(*cache, slot, all, kept); });
 }
 
 // rows: (num_rows, 3) of slot, start and count; M tokens in all of them.

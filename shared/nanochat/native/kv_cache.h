@@ -49,6 +49,11 @@ struct LayerCache {
   }
 };
 
+// A block of a slot, and its place among those that are kept outside of slots.
+struct KeptBlock {
+  int32_t block, place;
+};
+
 class KVCache {
  public:
   KVCache(const std::vector<int>& windows, int num_heads, int head_dim, int num_slots, int max_len, int max_step,
@@ -96,15 +101,15 @@ class KVCache {
     }
   }
 
-  // Positions block * kBlock and the fifteen after it, out of a slot or into it.
-  void save_block(int slot, int block, uint8_t* saved) const {
-    for (const auto& layer : layers_) saved = std::copy_n(layer.block(slot, block), layer.block_bytes(), saved);
+  // What a layer has of positions block * kBlock and the fifteen after it, out of a slot or into it. Layers are of one size:
+  // their parts lie one after the other in a kept block.
+  void save_block(int layer, int slot, int block, uint8_t* kept) const {
+    const auto& own = layers_[layer];
+    std::copy_n(own.block(slot, block), own.block_bytes(), kept + layer * own.block_bytes());
   }
-  void restore_block(int slot, int block, const uint8_t* saved) const {
-    for (const auto& layer : layers_) {
-      std::copy_n(saved, layer.block_bytes(), layer.block(slot, block));
-      saved += layer.block_bytes();
-    }
+  void restore_block(int layer, int slot, int block, const uint8_t* kept) const {
+    const auto& own = layers_[layer];
+    std::copy_n(kept + layer * own.block_bytes(), own.block_bytes(), own.block(slot, block));
   }
 
  private:

@@ -67,8 +67,8 @@ _STEP: _Signatures = {
     "cache_block_bytes": (c_uint64, [_P]),
     "cache_bytes": (c_uint64, [_P]),
     "cache_copy_slot": (c_int, [_P, c_int, c_int, c_int]),
-    "cache_save_block": (c_int, [_P, c_int, c_int, _P]),
-    "cache_restore_block": (c_int, [_P, c_int, c_int, _P]),
+    "save_blocks": (c_int, [_P, _P, c_int, _P, c_int, _P]),
+    "restore_blocks": (c_int, [_P, _P, c_int, _P, c_int, _P]),
     "step": (c_int, [_P, _P, _P, c_int, c_int, _P, _P, _P, c_int, _P]),
 }
 _TRAINING: _Signatures = {

@@ -36,6 +36,9 @@ constexpr int kPhasesOfLayer = 10, kPhasesBeside = 3;
 // Of its next weights, what a thread that waits asks for: a part of its core's own cache.
 constexpr size_t kAheadBytes = size_t{128} << 10;
 
+// Fewer are copied by one thread: a decoding row has one now and then, while other processes carry its last token on.
+constexpr int kSharedBlocks = 8;
+
 // Rows of a phase that works token by token, in one task.
 constexpr int kTokenRows = 4;
 
@@ -58,7 +61,8 @@ class Model {
         windows(windows, windows + config.n_layer),
         layers(config.n_layer),
         team_(config.num_threads, kPhasesBeside + config.n_layer * kPhasesOfLayer),
-        threads_(config.num_threads) {}
+        threads_(config.num_threads),
+        copying_threads_(config.num_threads) {}
 
   struct Layer {
     Linear qkv, out, up, down;
@@ -116,6 +120,21 @@ class Model {
     threads_.observe(M_, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   }
 
+  // Blocks of a slot, the first ones first, to their places at `kept`.
+  void save_blocks(const KVCache& cache, int slot, const std::vector<KeptBlock>& blocks, uint8_t* kept) {
+    copy_blocks(blocks, [&](int layer, KeptBlock from) {
+      cache.save_block(layer, slot, from.block, kept + from.place * cache.block_bytes());
+    });
+  }
+
+  // And back, where neighbours in the list are neighbours in the slot: a ring gets the last of them, as many as it holds.
+  void restore_blocks(const KVCache& cache, int slot, const std::vector<KeptBlock>& blocks, const uint8_t* kept) {
+    copy_blocks(blocks, [&](int layer, KeptBlock to) {
+      if (to.block + cache.layer(layer).num_blocks > blocks.back().block)
+        cache.restore_block(layer, slot, to.block, kept + to.place * cache.block_bytes());
+    });
+  }
+
   Linear& matrix(int layer, Matrix which) {
     if (which == Matrix::kHead) return head;
     Layer& own = layers[layer];
@@ -129,6 +148,21 @@ class Model {
   }
 
  private:
+  // Memory that is new to the process takes longer to come by than to fill, and that can be shared among threads too.
+  template <typename Copy>
+  void copy_blocks(const std::vector<KeptBlock>& blocks, const Copy& copy) {
+    const int count = static_cast<int>(blocks.size());
+    if (count == 0) return;
+    const bool is_short = count < kSharedBlocks;
+    const int active = is_short ? 1 : copying_threads_.choose(count);
+    const auto start = std::chrono::steady_clock::now();
+    team_.run(active, [&](Team::Member& member) {
+      member.share(count * config.n_layer, [&](int i) { copy(i % config.n_layer, blocks[i / config.n_layer]); });
+    });
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    if (!is_short) copying_threads_.observe(count, seconds);
+  }
+
   // What one step writes, kept for the next; grown when a step is larger than any before.
   void reserve(const KVCache& cache, int M, int num_wanted) {
     const int C = config.n_embd;
@@ -375,7 +409,7 @@ class Model {
   Activations hidden() const { return activations(h_); }
 
   Team team_;
-  ThreadChoice threads_;
+  ThreadChoice threads_, copying_threads_;
   int M_ = 0, room_ = 0, wanted_room_ = 0;
   Rows x_, x0_, middle_, h_, y_, qkv_, wide_, last_;
   Buffer<uint8_t> bytes_, last_bytes_;

@@ -120,11 +120,13 @@ def _run(backend: Backend, prompts: list[list[int]], seed: int) -> dict[int, lis
         rows = scheduler.runnable()
         if not rows:
             continue
-        for row in run_step(backend, rows, budget=rng.choice([1, 20, 64, 500]), prefixes=prefixes).sampled:
+        step = run_step(backend, rows, budget=rng.choice([1, 20, 64, 500]), prefixes=prefixes)
+        for row in step.sampled:
             if row.sequence.expression is not None:
                 row.sequence.answer(None)
             if row.sequence.is_finished:
                 scheduler.release(row)
+        prefixes.keep(step.rows)
     assert scheduler.leaks() == []
     found: dict[int, list[list[int]]] = {}
     for request, number in asked.items():

@@ -101,8 +101,8 @@ class _Schedule:
         if not rows:
             return 0
         row = self._rng.choice(rows)
-        for block in range(len(row) // BLOCK_TOKENS):
-            self._store.restore(number, block, self._kept[row[: (block + 1) * BLOCK_TOKENS]])
+        num_blocks = len(row) // BLOCK_TOKENS
+        self._store.restore(number, {n: self._kept[row[: (n + 1) * BLOCK_TOKENS]] for n in range(num_blocks)})
         self.slots[number] = _Slot(list(row), len(row))
         self.num_restored += len(row) > RING
         return len(row)
@@ -110,13 +110,16 @@ class _Schedule:
     def keep(self, chunks: list[Chunk]) -> None:
         """Blocks that the chunks have completed, behind kept ones."""
         for slot, start, token_ids, _ in chunks:
+            new: dict[int, int] = {}
             for end in range(BLOCK_TOKENS, start + len(token_ids) + 1, BLOCK_TOKENS):
                 row = tuple(self.slots[slot].token_ids[:end])
                 is_new = end > start and row not in self._kept
                 has_room = len(self._kept) < NUM_BLOCKS
                 if is_new and has_room and (end == BLOCK_TOKENS or row[:-BLOCK_TOKENS] in self._kept):
                     self._kept[row] = len(self._kept)
-                    self._store.save(slot, end // BLOCK_TOKENS - 1, self._kept[row])
+                    new[end // BLOCK_TOKENS - 1] = self._kept[row]
+            if new:
+                self._store.save(slot, new)
 
     def copy(self) -> None:
         source, target = self._rng.sample(range(NUM_SLOTS), 2)

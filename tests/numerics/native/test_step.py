@@ -87,17 +87,18 @@ def test_int8_products_are_those_of_rounded_operands(weights: Weights) -> None:
 def test_copied_slots_and_restored_blocks_go_on_as_their_source(model: GPT) -> None:
     tokens = random_tokens(model, 1)[0]
     length = len(tokens) - 3
-    native = NativeModel(model.config, named_tensors(model))
+    native = NativeModel(model.config, named_tensors(model), num_threads=2)
     cache = native.new_cache(3, len(tokens), 32)
     same = [tokens] * 3
-    block = torch.empty(length // 16, cache.block_bytes, dtype=torch.uint8)
+    num_blocks = length // 16
+    kept = torch.empty(num_blocks, cache.block_bytes, dtype=torch.uint8)
+    places = dict(enumerate(torch.randperm(num_blocks, generator=torch.Generator().manual_seed(1)).tolist()))
     for start in range(0, length, 32):
         all_logits(native, cache, same, [(0, start, min(32, length - start))])
-        for index in range(start // 16, min(start + 32, length) // 16):
-            cache.save_block(0, index, block[index].data_ptr())
+        new = range(start // 16, min(start + 32, length) // 16)
+        native.save_blocks(cache, 0, {block: places[block] for block in new}, kept.data_ptr())
     cache.copy_slot(0, 1, length)
-    for index in range(length // 16):
-        cache.restore_block(2, index, block[index].data_ptr())
+    native.restore_blocks(cache, 2, places, kept.data_ptr())
     rest = length // 16 * 16
     if rest < length:
         all_logits(native, cache, same, [(2, rest, length - rest)])
@@ -142,15 +143,16 @@ def test_nothing_beyond_cache_vocabulary_and_step_is_touched(
 
 def test_slots_and_blocks_beyond_the_cache_are_refused(random_model: Callable[[GPTConfig], GPT]) -> None:
     config = CONFIGS["one layer"]
-    cache = NativeModel(config, named_tensors(random_model(config))).new_cache(2, config.sequence_len, 8)
+    native = NativeModel(config, named_tensors(random_model(config)))
+    cache = native.new_cache(2, config.sequence_len, 8)
     room = torch.empty(cache.block_bytes, dtype=torch.uint8)
     for arguments in ((0, 2, 1), (-1, 0, 1), (0, 1, config.sequence_len + 1), (0, 1, -1)):
         with pytest.raises(IndexError):
             cache.copy_slot(*arguments)
-    for copy in (cache.save_block, cache.restore_block):
-        for slot, block in ((2, 0), (-1, 0), (0, -1), (0, config.sequence_len // 16)):
+    for copy in (native.save_blocks, native.restore_blocks):
+        for slot, block, place in ((2, 0, 0), (-1, 0, 0), (0, -1, 0), (0, config.sequence_len // 16, 0), (0, 0, -1)):
             with pytest.raises(IndexError):
-                copy(slot, block, room.data_ptr())
+                copy(cache, slot, {block: place}, room.data_ptr())
 
 
 def test_new_weights_take_the_place_of_old_ones(random_model: Callable[[GPTConfig], GPT]) -> None:

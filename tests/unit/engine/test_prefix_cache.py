@@ -11,7 +11,7 @@ from nanochat.engine.params import SamplingParams
 from nanochat.engine.prefix_cache import PrefixCache
 from nanochat.engine.sequence import Sequence
 from nanochat.engine.slots import Row
-from nanochat.engine.step import run_step
+from nanochat.engine.step import DEFAULT_BUDGET, run_step
 from nanochat.tokenizer.bpe import Tokenizer
 from tests.decisive_model import decisive_model
 
@@ -22,6 +22,12 @@ GREEDY = SamplingParams(temperature=0, max_tokens=12)
 def _ids(num: int, seed: int) -> list[int]:
     rng = random.Random(seed)
     return [rng.randrange(256) for _ in range(num)]
+
+
+def _step(backend: Backend, rows: list[Row], prefixes: PrefixCache | None, budget: int = DEFAULT_BUDGET) -> None:
+    step = run_step(backend, rows, budget=budget, prefixes=prefixes)
+    if prefixes is not None:
+        prefixes.keep(step.rows)
 
 
 def _run(
@@ -35,7 +41,7 @@ def _run(
     sequence = Sequence(list(prompt), GREEDY, tokenizer, backend.max_len)
     row = Row(sequence, slot)
     while not sequence.is_finished:
-        run_step(backend, [row], budget=budget, prefixes=prefixes)
+        _step(backend, [row], prefixes, budget)
         if sequence.expression is not None:
             sequence.answer("1")
     return sequence
@@ -97,7 +103,7 @@ def test_a_scored_prompt_is_kept_while_layers_with_windows_still_hold_it(
     system = [256, *_ids(40, 18)]
     row = Row(Sequence([*system, *_ids(560, 19)], GREEDY, tokenizer, backend.max_len), slot=0, scores=[None])
     while not row.sequence.generated_ids:
-        run_step(backend, [row], prefixes=prefixes)
+        _step(backend, [row], prefixes)
     assert row.scores is not None and len(row.scores) == 601
     for seed in range(20, 25):
         prompt = [*system, *_ids(5, seed)]
@@ -161,7 +167,7 @@ def test_of_rows_in_turn_that_together_are_longer_than_the_store_every_kept_bloc
     rows = [Row(Sequence([256, *_ids(90, 23 + i)], GREEDY, tokenizer, backend.max_len), slot=i) for i in range(2)]
     while going := [row for row in rows if not row.sequence.generated_ids]:
         for row in going:
-            run_step(backend, [row], budget=16, prefixes=prefixes)
+            _step(backend, [row], prefixes, budget=16)
     num_found = 0
     for row in rows:
         again = [*row.sequence.prompt_ids, *row.sequence.generated_ids]
@@ -181,7 +187,27 @@ def test_a_block_that_another_row_has_kept_meanwhile_counts_as_used(
     # One block, two that take what room is left, and two of which the first is there by then.
     prompts = [[*shared, 1], [256, *_ids(31, 26)], [*shared, *_ids(16, 27)]]
     rows = [Row(Sequence(prompt, GREEDY, tokenizer, backend.max_len), slot) for slot, prompt in enumerate(prompts)]
-    run_step(backend, rows, prefixes=prefixes)
+    _step(backend, rows, prefixes)
     again = Row(Sequence([*prompts[2], 1], GREEDY, tokenizer, backend.max_len), slot=3)
     prefixes.restore(again)
     assert again.num_computed == 32
+
+
+def test_blocks_that_could_not_be_saved_are_not_found(
+    make_backend: MakeBackend, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = make_backend(num_slots=1)
+    prefixes = PrefixCache(backend, 7 * backend.block_bytes())
+    prompt = [256, *_ids(40, 28)]
+    row = Row(Sequence(prompt, GREEDY, tokenizer, backend.max_len), slot=0)
+    step = run_step(backend, [row], prefixes=prefixes)
+    with monkeypatch.context() as patch:
+        patch.setattr(prefixes._store, "save", _fails)
+        with pytest.raises(MemoryError):
+            prefixes.keep(step.rows)
+    assert prefixes.usage_ratio == 0.0
+    assert [_run(backend, tokenizer, prompt, prefixes).num_cached for _ in range(2)] == [0, 32]
+
+
+def _fails(*_: object) -> None:
+    raise MemoryError

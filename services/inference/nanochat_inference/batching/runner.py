@@ -202,8 +202,7 @@ class Runner:
         started = time.monotonic()
         step = run_step(loaded.backend, rows, budget=loaded.pace.budget(num_decoding), prefixes=loaded.prefixes)
         now = time.monotonic()
-        loaded.pace.observe(now - started, num_decoding, step.num_tokens - num_decoding)
-        self._metrics.batch_size.observe(step.num_rows)
+        self._metrics.batch_size.observe(len(step.rows))
         self._metrics.generation_tokens.inc(len(step.sampled))
         for row in step.sampled:
             request = loaded.scheduler.request_of(row)
@@ -213,6 +212,9 @@ class Runner:
             if row.sequence.expression is not None:
                 self._calls.ask(row.sequence.expression, partial(self._called, loaded, row))
         self._tell(loaded, step.sampled)
+        self._on_step()
+        loaded.prefixes.keep(step.rows)
+        loaded.pace.observe(time.monotonic() - started, num_decoding, step.num_tokens - num_decoding)
 
     def _begin(self, loaded: LoadedModel, request: Request, row: Row) -> None:
         """A request's first choice has its first token."""
