@@ -28,6 +28,8 @@ class Scheduler(LoadFileScheduling):
 
     def _reschedule(self, node: WorkerController) -> None:
         """A process begins a test once it knows what comes next: files of one test are given by twos and threes."""
+        if node not in self.registered_collections:  # it has just begun, and is asked again once it knows its tests
+            return
         while not node.shutting_down and self._pending_of(self.assigned_work[node]) <= 2:
             super()._reschedule(node)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.conftest import REPOSITORY
 
-# The third of five tests ends its process the first time; long enough that others have begun meanwhile.
+# One test of a file may end its process.
 DYING = """
 import os
 import time

@@ -68,15 +68,15 @@ class PrefixCache:
         self._touch(chain)  # the new blocks shall not take the places of those they lie behind
         last_id = self._last_id
         new: dict[int, int] = {}
-        while (len(chain) + 1) * BLOCK_TOKENS <= row.num_computed:
-            chain.append(self._keep_block(chain, ids, new))
-        self._touch(chain)
-        if new:
-            try:
+        try:
+            while (len(chain) + 1) * BLOCK_TOKENS <= row.num_computed:
+                chain.append(self._keep_block(chain, ids, new))
+            self._touch(chain)
+            if new:
                 self._store.save(row.slot, new)
-            except BaseException:
-                self._forget_since(last_id)
-                raise
+        except BaseException:
+            self._forget_since(last_id)
+            raise
 
     def _keep_block(self, chain: list[int], ids: list[int], new: dict[int, int]) -> int:
         """The id of a chain's next block; once one is not kept, none behind it is. A new one has to be saved."""

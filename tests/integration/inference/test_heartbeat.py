@@ -36,15 +36,19 @@ def worker() -> Iterator[Worker]:
         configure = Configure(worker=0, settings=InferenceSettings(device="cpu"), capacity=1, beat_interval_s=0.01)
         worker = Worker(theirs, configure)
         yield worker
+        ours.close()  # nobody reads what it says, and it shall not wait for that
         worker._outbox.close()
 
 
 @pytest.fixture
-def exits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def exits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """The statuses that this process would have ended with."""
     found: list[int] = []
     monkeypatch.setattr(os, "_exit", found.append)
-    return found
+    yield found
+    for thread in threading.enumerate():
+        if thread.name == "heartbeat":  # which would end this process once it may
+            thread.join(10)
 
 
 def test_a_worker_that_stops_is_not_taken_for_one_whose_engine_has_ended(worker: Worker, exits: list[int]) -> None:
