@@ -106,8 +106,9 @@ system-deps:
 
 # First what apt has: the kernels want its compiler. A process a core, a file of tests to one of them. Some tests have
 # deadlines, which the other process may make them miss: what failed is tried once more, alone, and must pass there.
+# However many processes die, each over a test of its own, the others' tests are run.
 test: system-deps setup .setup/dev
-	@$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS) || { status=$$?; [ $$status -eq 1 ] || exit $$status; \
+	@$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 10000 $(PYTEST_ARGS) || { status=$$?; [ $$status -eq 1 ] || exit $$status; \
 		echo "### Tests failed, see above. Once more, alone:"; $(PYTEST) --last-failed --last-failed-no-failures none $(PYTEST_ARGS); }
 
 check: .setup/dev .setup/npm

@@ -11,7 +11,6 @@ from tests.conftest import REPOSITORY
 DYING = """
 import os
 import time
-from pathlib import Path
 
 import pytest
 

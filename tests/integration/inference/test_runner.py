@@ -14,7 +14,9 @@ from nanochat.config import GPTConfig
 from nanochat.engine.backend import Chunk, make_backend
 from nanochat.engine.generate import Engine, Evaluates
 from nanochat.engine.params import SamplingParams
+from nanochat.engine.prefix_cache import PrefixCache
 from nanochat.engine.sequence import Sequence
+from nanochat.engine.slots import Row
 from nanochat.errors import Unavailable
 from nanochat.model.gpt import GPT
 from nanochat.protocol.generate import Done, GenerateError, GenerateEvent
@@ -139,6 +141,35 @@ async def test_the_service_says_what_offline_generation_and_the_plain_model_say(
         if p.temperature == 0:
             assert choices[0].token_ids == _plain(random_model, prompt, len(choices[0].token_ids))
     assert runner.num_open == 0
+
+
+async def test_a_token_leaves_before_what_its_step_computed_is_kept(
+    start: Start, random_model: GPT, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    keep = PrefixCache.keep
+
+    def keeping(prefixes: PrefixCache, rows: list[Row]) -> None:
+        keep(prefixes, rows)
+        order.append("kept")
+
+    class Noting(Told):
+        def put(self, *arguments: Any) -> None:
+            order.append("told")
+            super().put(*arguments)
+
+    monkeypatch.setattr(PrefixCache, "keep", keeping)
+    runner, loaded = start(NoCalculator(), on_step=lambda: order.append("left")), _loaded(random_model)
+    runner.use(loaded)
+    prompt = [256, *range(90)]
+    params = SamplingParams(temperature=0, max_tokens=1)
+    request = Request([Sequence(prompt, params, TOKENIZER, loaded.context_length)], Noting())
+    runner.submit(request, loaded)
+    await _all_events(request)
+    until(lambda: "kept" in order, "it is kept")
+    told = order.index("told")
+    assert order[told : told + 3] == ["told", "left", "kept"]
+    assert loaded.prefixes.usage_ratio > 0
 
 
 def _plain(model: GPT, prompt: list[int], num_tokens: int) -> list[int]:

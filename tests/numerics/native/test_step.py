@@ -84,18 +84,19 @@ def test_int8_products_are_those_of_rounded_operands(weights: Weights) -> None:
     torch.testing.assert_close(found, expected, rtol=0.0, atol=3e-6)
 
 
-def test_copied_slots_and_restored_blocks_go_on_as_their_source(model: GPT) -> None:
+@pytest.mark.parametrize("chunk", [32, 160])  # whose blocks one thread saves, and two
+def test_copied_slots_and_restored_blocks_go_on_as_their_source(model: GPT, chunk: int) -> None:
     tokens = random_tokens(model, 1)[0]
     length = len(tokens) - 3
     native = NativeModel(model.config, named_tensors(model), num_threads=2)
-    cache = native.new_cache(3, len(tokens), 32)
+    cache = native.new_cache(3, len(tokens), chunk)
     same = [tokens] * 3
     num_blocks = length // 16
     kept = torch.empty(num_blocks, cache.block_bytes, dtype=torch.uint8)
     places = dict(enumerate(torch.randperm(num_blocks, generator=torch.Generator().manual_seed(1)).tolist()))
-    for start in range(0, length, 32):
-        all_logits(native, cache, same, [(0, start, min(32, length - start))])
-        new = range(start // 16, min(start + 32, length) // 16)
+    for start in range(0, length, chunk):
+        all_logits(native, cache, same, [(0, start, min(chunk, length - start))])
+        new = range(start // 16, min(start + chunk, length) // 16)
         native.save_blocks(cache, 0, {block: places[block] for block in new}, kept.data_ptr())
     cache.copy_slot(0, 1, length)
     native.restore_blocks(cache, 2, places, kept.data_ptr())
